@@ -1,4 +1,6 @@
 //! trialog: the log store for AI experiments.
-pub mod fs;
-pub mod model;
 pub mod experiment;
+pub mod fs;
+pub mod journal;
+pub mod log;
+pub mod model;

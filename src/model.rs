@@ -35,9 +35,9 @@ impl Slug {
         let first_fits = bytes
             .first()
             .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let rest_fits = bytes.iter().all(|b| {
-            b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_' || *b == b'-'
-        });
+        let rest_fits = bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_' || *b == b'-');
         if first_fits && rest_fits && bytes.len() <= SLUG_BYTES_MAX {
             Ok(Self(text.into()))
         } else {

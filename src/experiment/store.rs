@@ -1,10 +1,26 @@
 //! A store: the folder, its experiments, and what may be asked of them.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::budget::{BytePermit, OverBudget};
+use tokio::sync::{mpsc, oneshot};
+use tracing::info;
+
+use super::actor::{Message, Shared, Stop};
+use super::batch::Append;
+use super::budget::{Budget, BytePermit, OverBudget};
+use super::definition::{self, DefinitionFile};
+use super::folder::{self, Folder, OpenError};
+use super::registry::{Handle, Registry};
+use super::sealer::Sealer;
 use crate::fs::Host;
+use crate::journal::local::{LocalJournal, LocalOptions, Parts};
+use crate::journal::{Journal, JournalHealth};
+use crate::log::reader::SegmentError;
+use crate::log::writer::LogOptions;
 use crate::model::{Definition, Description, Durability, Entry, LogId, NewEntry, Slug};
 
 /// How a store behaves.
@@ -107,7 +123,7 @@ pub enum ReadError {
     Damaged(String),
     /// The disk failed.
     #[error("reading failed: {0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -136,60 +152,356 @@ pub enum StoreError {
     StorageFull,
     /// The disk failed.
     #[error("storage failed: {0}")]
-    Io(std::io::Error),
+    Io(io::Error),
 }
 
-/// An open store.
-pub struct Store {
-    _private: (),
-}
-
-#[allow(clippy::unimplemented, missing_docs, unused_variables)]
-impl Store {
-    pub fn open(options: StoreOptions, host: Host) -> anyhow::Result<Self> {
-        unimplemented!()
+impl From<SegmentError> for ReadError {
+    fn from(error: SegmentError) -> Self {
+        match error {
+            SegmentError::Io { error, .. } => Self::Io(error),
+            SegmentError::Header { error, .. } => Self::Damaged(error.to_string()),
+        }
     }
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            dir: "trialog-data".into(),
+            segment_bytes: 64 << 20,
+            journal_bytes: 64 << 20,
+            large_group_bytes: 256 << 10,
+            durability: Durability::Sync,
+            mailbox_len: 1024,
+            inflight_bytes: 256 << 20,
+            idle_timeout: Duration::from_secs(60),
+            free_bytes_min: 256 << 20,
+            experiments_max: 1_000_000,
+        }
+    }
+}
+
+/// An open store. Its folder is locked for this process until it is dropped.
+pub struct Store {
+    options: StoreOptions,
+    folder: Folder,
+    shared: Arc<Shared>,
+    registry: Registry,
+    budget: Budget,
+    is_closing: AtomicBool,
+    /// Held while an experiment is made or removed.
+    catalogue: tokio::sync::Mutex<()>,
+}
+
+impl Store {
+    /// Opens the store in `options.dir`, or makes one there if the folder is empty or missing.
+    /// Brings its segments up to date from the journal.
+    pub fn open(options: StoreOptions, host: Host) -> Result<Self, OpenError> {
+        let folder = Folder::open(&host, &options.dir)?;
+        let resume = folder.recover(&host)?;
+        let local = LocalOptions {
+            store_dir: options.dir.clone(),
+            store_id: folder.store_id,
+            durability: options.durability,
+            lap_bytes_max: options.journal_bytes,
+            free_bytes_min: options.free_bytes_min,
+        };
+        let journal_error = |error| OpenError::Io {
+            what: "making the journal in",
+            path: options.dir.clone(),
+            error,
+        };
+        let parts = Parts::open(&host, &local, resume).map_err(journal_error)?;
+        let journal = LocalJournal::start(parts).map_err(journal_error)?;
+        Self::open_on(options, host, folder, Arc::new(journal))
+    }
+
+    fn open_on(
+        options: StoreOptions,
+        host: Host,
+        folder: Folder,
+        journal: Arc<dyn Journal>,
+    ) -> Result<Self, OpenError> {
+        let slugs = folder.experiments(&host)?;
+        let sealer = Sealer::start(host.disk.clone(), journal.clone());
+        let sealer = sealer.map_err(|error| OpenError::Io {
+            what: "starting a thread for",
+            path: options.dir.clone(),
+            error,
+        })?;
+        info!(experiments = slugs.len(), "store open");
+        Ok(Self {
+            registry: Registry::new(slugs, options.mailbox_len),
+            budget: Budget::new(options.inflight_bytes),
+            is_closing: AtomicBool::new(false),
+            catalogue: tokio::sync::Mutex::new(()),
+            shared: Arc::new(Shared {
+                host,
+                journal,
+                sealer,
+                large_group_bytes: options.large_group_bytes,
+                idle_timeout: options.idle_timeout,
+            }),
+            folder,
+            options,
+        })
+    }
+
+    /// The store's folder.
+    pub fn dir(&self) -> &Path {
+        &self.options.dir
+    }
+
+    /// What an acknowledgement means here.
+    pub fn durability(&self) -> Durability {
+        self.options.durability
+    }
+
+    /// Whether the store can do its work.
+    pub fn health(&self) -> StoreHealth {
+        if self.is_closing.load(Ordering::Acquire) {
+            return StoreHealth::ShuttingDown;
+        }
+        match self.shared.journal.health() {
+            JournalHealth::Ready => StoreHealth::Ready,
+            JournalHealth::Full => StoreHealth::StorageFull,
+            JournalHealth::Failed => StoreHealth::StorageFailed,
+        }
+    }
+
     /// Takes bytes of the in-flight budget, before a body is read.
     pub fn reserve(&self, bytes: usize) -> Result<BytePermit, OverBudget> {
-        unimplemented!()
+        self.budget.try_take(bytes)
     }
-    /// Whether there is an experiment `slug`; cheap, for the check before a body is read.
+
+    /// Whether there is an experiment `slug`. Cheap: for the check before a body is read.
     pub fn contains(&self, slug: &Slug) -> bool {
-        unimplemented!()
+        self.registry.contains(slug)
     }
+
+    /// The slugs behind `after`, in order, at most `limit` of them.
+    pub fn slugs(&self, after: Option<&Slug>, limit: usize) -> Vec<Slug> {
+        self.registry.slugs(after, limit)
+    }
+
     /// Appends one entry; returns once it is durable.
-    pub async fn append(&self, slug: &Slug, entry: NewEntry, permit: BytePermit) -> Result<LogId, AppendError> {
-        unimplemented!()
+    pub async fn append(
+        &self,
+        slug: &Slug,
+        entry: NewEntry,
+        permit: BytePermit,
+    ) -> Result<LogId, AppendError> {
+        let ids = self.append_batch(slug, vec![entry], permit).await?;
+        ids.first().copied().ok_or(AppendError::Failed)
     }
-    /// Appends all entries or none.
-    pub async fn append_batch(&self, slug: &Slug, entries: Vec<NewEntry>, permit: BytePermit) -> Result<Vec<LogId>, AppendError> {
-        unimplemented!()
+
+    /// Appends all entries or none, one behind the other; returns once they are durable.
+    pub async fn append_batch(
+        &self,
+        slug: &Slug,
+        entries: Vec<NewEntry>,
+        permit: BytePermit,
+    ) -> Result<Vec<LogId>, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        let mut message = Message::Append(Append {
+            entries,
+            reply,
+            permit,
+        });
+        loop {
+            let handle = self.handle(slug).await.map_err(|error| match error {
+                ReadError::UnknownExperiment => AppendError::UnknownExperiment,
+                ReadError::ShuttingDown => AppendError::ShuttingDown,
+                ReadError::Overloaded => AppendError::Overloaded,
+                ReadError::Damaged(_) | ReadError::Io(_) => AppendError::StorageFailed,
+            })?;
+            match handle.mailbox.try_send(message) {
+                Ok(()) => break,
+                Err(mpsc::error::TrySendError::Full(_)) => return Err(AppendError::Overloaded),
+                // The actor was leaving. It comes back for this message.
+                Err(mpsc::error::TrySendError::Closed(back)) => message = back,
+            }
+        }
+        answer.await.unwrap_or(Err(AppendError::Failed))
     }
+
+    /// The entry `id`.
     pub async fn get(&self, slug: &Slug, id: LogId) -> Result<Option<Entry>, ReadError> {
-        unimplemented!()
+        let view = self.handle(slug).await?.view;
+        let disk = self.shared.host.disk.clone();
+        let found = tokio::task::spawn_blocking(move || view.get(&*disk, id)).await;
+        let found = found.map_err(|panic| ReadError::Io(io::Error::other(panic)))?;
+        Ok(found?)
     }
+
+    /// An experiment's definition and what its log holds.
     pub async fn describe(&self, slug: &Slug) -> Result<Description, ReadError> {
-        unimplemented!()
+        self.ask(slug, Message::Describe).await?
     }
-    /// Slugs behind `after`, in order.
-    pub fn slugs(&self, after: Option<&Slug>) -> Vec<Slug> {
-        unimplemented!()
-    }
-    /// Creates or updates; validates `definition`.
+
+    /// Creates an experiment, or changes its definition.
     pub async fn define(&self, slug: &Slug, definition: Definition) -> Result<Defined, StoreError> {
-        unimplemented!()
+        definition::check(&definition).map_err(StoreError::BadDefinition)?;
+        let _catalogue = self.catalogue.lock().await;
+        if self.is_closing.load(Ordering::Acquire) {
+            return Err(ReadError::ShuttingDown.into());
+        }
+        if self.contains(slug) {
+            let description = self
+                .ask(slug, |reply| Message::Define(definition, reply))
+                .await??;
+            let created = false;
+            return Ok(Defined {
+                created,
+                description,
+            });
+        }
+        if self.registry.len() >= self.options.experiments_max {
+            return Err(StoreError::TooManyExperiments);
+        }
+        match self.shared.journal.health() {
+            JournalHealth::Ready => {}
+            JournalHealth::Full => return Err(StoreError::StorageFull),
+            JournalHealth::Failed => {
+                return Err(StoreError::Io(io::Error::other("an earlier write failed")));
+            }
+        }
+        let (host, dir, new) = (
+            self.shared.host.clone(),
+            self.dir().to_path_buf(),
+            slug.clone(),
+        );
+        blocking(move || folder::create_experiment(&host, &dir, &new, definition))
+            .await
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    StoreError::StorageFull
+                }
+                _ => StoreError::Io(error),
+            })?;
+        self.registry.insert(slug.clone());
+        info!(experiment = %slug, "experiment created");
+        let description = self.describe(slug).await?;
+        let created = true;
+        Ok(Defined {
+            created,
+            description,
+        })
     }
+
+    /// Deletes an experiment and its files. New entries are refused at once.
     pub async fn delete(&self, slug: &Slug) -> Result<(), StoreError> {
-        unimplemented!()
+        let _catalogue = self.catalogue.lock().await;
+        let handle = self.handle(slug).await.map_err(|error| match error {
+            ReadError::UnknownExperiment => StoreError::UnknownExperiment,
+            other => other.into(),
+        })?;
+        self.registry.remove(slug);
+        let (done, stopped) = oneshot::channel();
+        let stop = Stop {
+            is_deletion: true,
+            done,
+        };
+        if handle.mailbox.send(Message::Stop(stop)).await.is_ok() {
+            // Dropped unanswered only when the actor has ended by itself.
+            let _ended = stopped.await;
+        } else {
+            handle.ended().await;
+            let view = handle.view.clone();
+            blocking(move || Ok(view.mark_deleted()))
+                .await
+                .map_err(StoreError::Io)?;
+        }
+        let (host, dir, old) = (
+            self.shared.host.clone(),
+            self.dir().to_path_buf(),
+            slug.clone(),
+        );
+        blocking(move || folder::remove_experiment(&host, &dir, &old))
+            .await
+            .map_err(StoreError::Io)?;
+        info!(experiment = %slug, "experiment deleted");
+        Ok(())
     }
-    pub fn health(&self) -> StoreHealth {
-        unimplemented!()
-    }
-    pub fn durability(&self) -> Durability {
-        unimplemented!()
-    }
-    /// Refuses new work, finishes what was accepted, checkpoints.
+
+    /// Refuses new work, finishes what was accepted, and makes everything durable in the
+    /// segments, so that the next start has nothing to redo.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        self.is_closing.store(true, Ordering::Release);
+        let _catalogue = self.catalogue.lock().await;
+        let mut waiting = Vec::new();
+        for handle in self.registry.live() {
+            let (done, stopped) = oneshot::channel();
+            let stop = Stop {
+                is_deletion: false,
+                done,
+            };
+            if handle.mailbox.send(Message::Stop(stop)).await.is_ok() {
+                waiting.push(stopped);
+            }
+        }
+        for stopped in waiting {
+            let _ended = stopped.await;
+        }
+        let shared = self.shared.clone();
+        let closed = blocking(move || {
+            shared.sealer.shutdown();
+            shared.journal.shutdown();
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "shutting down");
+        }
     }
+
+    async fn ask<T>(
+        &self,
+        slug: &Slug,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Result<T, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        let mut message = message(reply);
+        loop {
+            let handle = self.handle(slug).await?;
+            match handle.mailbox.send(message).await {
+                Ok(()) => break,
+                Err(back) => message = back.0,
+            }
+        }
+        answer.await.map_err(|_| ReadError::UnknownExperiment)
+    }
+
+    /// The experiment's actor, started when it isn't there.
+    async fn handle(&self, slug: &Slug) -> Result<Handle, ReadError> {
+        if self.is_closing.load(Ordering::Acquire) {
+            return Err(ReadError::ShuttingDown);
+        }
+        let dir = || folder::experiment_dir(self.dir(), slug);
+        let (store_id, journal) = (self.folder.store_id, &self.shared.journal);
+        self.registry
+            .handle(
+                slug,
+                &self.shared,
+                |file: &DefinitionFile| {
+                    Ok(LogOptions {
+                        store_id,
+                        slug: slug.clone(),
+                        incarnation: file.incarnation()?,
+                        dir: dir(),
+                        segment_bytes: self.options.segment_bytes,
+                        sector_bytes: journal.sector_bytes(),
+                    })
+                },
+                dir(),
+            )
+            .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }

@@ -1,0 +1,526 @@
+//! One experiment's actor: the only writer of its log.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use super::batch::{Append, Batch};
+use super::definition::{self, DefinitionFile};
+use super::inflight::InFlight;
+use super::sealer::Sealer;
+use super::store::{AppendError, ReadError, StoreError};
+use crate::fs::Host;
+use crate::journal::{CommitError, Group, Journal, JournalHealth, Mark};
+use crate::log::open::OpenedLog;
+use crate::log::segment_file::Trouble;
+use crate::log::view::{LogSummary, LogView};
+use crate::log::writer::{LogOptions, LogWriter, Staged};
+use crate::model::{Definition, Description, NewEntry, VARIANTS_MAX, VariantCount};
+
+/// Messages taken from the mailbox at once.
+const MESSAGES_MAX: usize = 512;
+/// Groups of one experiment that may wait for the journal; then its mailbox fills.
+const GROUPS_IN_FLIGHT_MAX: usize = 1024;
+/// Bytes of entries that are staged into one group.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Variant keys that an error names.
+const NAMED_VARIANTS_MAX: usize = 20;
+
+/// What an actor is asked for.
+pub enum Message {
+    /// Append entries.
+    Append(Append),
+    /// Describe the experiment.
+    Describe(oneshot::Sender<Result<Description, ReadError>>),
+    /// Change the definition.
+    Define(Definition, oneshot::Sender<Result<Description, StoreError>>),
+    /// Stop for good: answers when all that was accepted is answered, and nothing more will be
+    /// written.
+    Stop(Stop),
+}
+
+/// Why an actor is stopped, and who waits for it.
+pub struct Stop {
+    /// Whether the experiment is being deleted.
+    pub is_deletion: bool,
+    /// Answered at the end.
+    pub done: oneshot::Sender<()>,
+}
+
+/// What all actors of a store share.
+pub struct Shared {
+    /// The machine.
+    pub host: Host,
+    /// Makes groups durable.
+    pub journal: Arc<dyn Journal>,
+    /// Seals closed segments.
+    pub sealer: Sealer,
+    /// A group of at least this size goes around the journal.
+    pub large_group_bytes: usize,
+    /// An actor that gets no message for this long leaves.
+    pub idle_timeout: Duration,
+}
+
+/// The actor.
+pub struct Actor {
+    shared: Arc<Shared>,
+    file: DefinitionFile,
+    options: LogOptions,
+    writer: LogWriter,
+    in_flight: Arc<InFlight>,
+    /// In an open experiment, the keys met so far; read from the log when first needed.
+    met_variants: Option<HashSet<Box<str>>>,
+}
+
+/// Why the run loop ended.
+pub enum Ended {
+    /// Nobody asked for anything for a while; what is staged is written.
+    Idle,
+    /// It was stopped.
+    Stopped(Stop),
+}
+
+impl Actor {
+    /// The actor of an experiment whose log was opened.
+    pub fn new(
+        shared: Arc<Shared>,
+        file: DefinitionFile,
+        options: LogOptions,
+        opened: OpenedLog,
+    ) -> Self {
+        for (path, damage) in &opened.damages {
+            error!(
+                experiment = %options.slug, file = %path.display(), from = damage.start,
+                to = damage.end, "{}", damage.reason.as_str()
+            );
+        }
+        for unreadable in &opened.unreadable {
+            error!(experiment = %options.slug, "{unreadable}: left as it is");
+        }
+        for closed in opened.unsealed {
+            shared.sealer.seal(closed);
+        }
+        Self {
+            shared,
+            file,
+            options,
+            writer: opened.writer,
+            in_flight: Arc::default(),
+            met_variants: None,
+        }
+    }
+
+    /// What readers see of the log.
+    pub fn view(&self) -> &Arc<LogView> {
+        self.writer.view()
+    }
+
+    /// Takes messages until it is stopped or idle. All messages that wait are taken at once, and
+    /// their entries make one group; while the journal works on it, the next gather.
+    ///
+    /// Cancellation: the future is never dropped before it ends; the store awaits it.
+    pub async fn run(&mut self, mailbox: &mut mpsc::Receiver<Message>) -> Ended {
+        let mut idle = tokio::time::interval(self.shared.idle_timeout);
+        idle.tick().await;
+        let mut was_used = true;
+        let mut messages = Vec::with_capacity(64);
+        loop {
+            self.in_flight.wait_below(GROUPS_IN_FLIGHT_MAX).await;
+            tokio::select! {
+                biased;
+                taken = mailbox.recv_many(&mut messages, MESSAGES_MAX) => {
+                    was_used = true;
+                    if taken == 0 {
+                        return Ended::Idle;
+                    }
+                }
+                _ = idle.tick() => {
+                    if !std::mem::take(&mut was_used) && self.can_leave() {
+                        return Ended::Idle;
+                    }
+                    continue;
+                }
+            }
+            if let Some(stop) = self.handle(&mut messages).await {
+                return Ended::Stopped(stop);
+            }
+        }
+    }
+
+    /// Handles what is left in a closed mailbox, then waits until everything is answered.
+    pub async fn drain(&mut self, mailbox: &mut mpsc::Receiver<Message>) -> Option<Stop> {
+        let mut messages = Vec::new();
+        let mut stopped = None;
+        while mailbox.recv_many(&mut messages, MESSAGES_MAX).await > 0 {
+            if let Some(stop) = self.handle(&mut messages).await {
+                stopped = Some(stop);
+            }
+        }
+        self.in_flight.wait_below(1).await;
+        stopped
+    }
+
+    /// Writes everything durable into the segment's file, for the next actor to find.
+    pub async fn write_out(&self) -> io::Result<()> {
+        let Some(active) = self.writer.active().cloned() else {
+            return Ok(());
+        };
+        let journal = self.shared.journal.clone();
+        blocking(move || {
+            journal.flush().map_err(io::Error::other)?;
+            active.file.write_out(u64::MAX).map(|_| ())
+        })
+        .await
+    }
+
+    /// Has nothing more written, since the experiment is deleted.
+    pub async fn mark_deleted(&self) {
+        let view = self.writer.view().clone();
+        let done = tokio::task::spawn_blocking(move || view.mark_deleted()).await;
+        if let Err(error) = done {
+            error!(%error, "marking a log as deleted");
+        }
+    }
+
+    fn can_leave(&self) -> bool {
+        self.in_flight.count() == 0 && self.shared.journal.health() == JournalHealth::Ready
+    }
+
+    async fn handle(&mut self, messages: &mut Vec<Message>) -> Option<Stop> {
+        let mut batch = Batch::default();
+        let mut entries = Vec::new();
+        let mut entry_bytes = 0;
+        let mut stopped = None;
+        for message in messages.drain(..) {
+            match message {
+                Message::Append(append) => {
+                    let Some(append) = self.admit(append).await else {
+                        continue;
+                    };
+                    let append_entries = batch.push(append);
+                    entry_bytes += append_entries.iter().map(|e| e.body.len()).sum::<usize>();
+                    if entries.is_empty() {
+                        entries = append_entries;
+                    } else {
+                        entries.extend(append_entries);
+                    }
+                    if entry_bytes >= GROUP_BYTES_MAX {
+                        self.commit(std::mem::take(&mut batch), &entries).await;
+                        entries.clear();
+                        entry_bytes = 0;
+                    }
+                }
+                Message::Describe(reply) => {
+                    let _gone = reply.send(self.describe().await);
+                }
+                Message::Define(definition, reply) => {
+                    let _gone = reply.send(self.define(definition).await);
+                }
+                Message::Stop(stop) => stopped = Some(stop),
+            }
+        }
+        self.commit(batch, &entries).await;
+        stopped
+    }
+
+    /// Refuses what can't be appended; gives back what can. A caller that has gone is refused
+    /// too, before anything is written.
+    async fn admit(&mut self, append: Append) -> Option<Append> {
+        let refusal = match self.shared.journal.health() {
+            JournalHealth::Failed => Some(AppendError::StorageFailed),
+            JournalHealth::Full => Some(AppendError::StorageFull),
+            JournalHealth::Ready => self.refused_variant(&append.entries).await,
+        };
+        match refusal {
+            None if append.reply.is_closed() => None,
+            None => Some(append),
+            Some(refusal) => {
+                let _gone = append.reply.send(Err(refusal));
+                None
+            }
+        }
+    }
+
+    async fn refused_variant(&mut self, entries: &[NewEntry]) -> Option<AppendError> {
+        for (position, entry) in entries.iter().enumerate() {
+            let variants = &self.file.definition.variants;
+            if variants
+                .iter()
+                .any(|variant| variant.key == entry.variant_key)
+            {
+                continue;
+            }
+            if !self.file.definition.open_variants {
+                return Some(AppendError::UnknownVariant {
+                    position,
+                    key: entry.variant_key.clone(),
+                    defined: variants
+                        .iter()
+                        .take(NAMED_VARIANTS_MAX)
+                        .map(|variant| variant.key.clone())
+                        .collect(),
+                });
+            }
+            let defined_count = variants.len();
+            let met = match self.met_variants().await {
+                Ok(met) => met,
+                Err(error) => {
+                    error!(%error, "reading which variants an experiment has");
+                    return Some(AppendError::Failed);
+                }
+            };
+            if !met.contains(&entry.variant_key) {
+                if met.len() + defined_count >= VARIANTS_MAX {
+                    return Some(AppendError::TooManyVariants { position });
+                }
+                met.insert(entry.variant_key.clone());
+            }
+        }
+        None
+    }
+
+    async fn met_variants(&mut self) -> Result<&mut HashSet<Box<str>>, ReadError> {
+        let met = match self.met_variants.take() {
+            Some(met) => met,
+            None => {
+                let summary = self.summary().await?;
+                summary.variants.into_iter().map(|v| v.key).collect()
+            }
+        };
+        Ok(self.met_variants.insert(met))
+    }
+
+    /// Stages entries and hands them to the journal, whose thread answers for them.
+    async fn commit(&mut self, mut batch: Batch, entries: &[NewEntry]) {
+        if batch.is_empty() {
+            return;
+        }
+        let mut staged = match self.writer.stage(entries) {
+            Ok(staged) => staged,
+            Err(error) => {
+                self.shared.journal.poison("staging entries", &error);
+                return batch.answer(Err(AppendError::Failed));
+            }
+        };
+        batch.set_ids(std::mem::take(&mut staged.ids));
+        if staged.bytes.len() - staged.head_len >= self.shared.large_group_bytes {
+            return self.commit_around(staged, batch).await;
+        }
+        let ticket = self.in_flight.enter();
+        let shared = self.shared.clone();
+        let closed = staged.closed.take();
+        let done = move |result: Result<(), CommitError>| {
+            batch.answer(result.map_err(AppendError::from));
+            // The next segment's header is durable and says where the closed one ends.
+            if let (Ok(()), Some(closed)) = (result, closed) {
+                shared.sealer.seal(closed);
+            }
+            drop(ticket);
+        };
+        self.shared.journal.submit(Group {
+            segment: staged.segment.file.clone(),
+            offset: staged.offset,
+            lead_len: staged.lead_len,
+            bytes: staged.bytes,
+            mark: Mark::None,
+            done: Box::new(done),
+        });
+    }
+
+    /// The way of a large group: a mark in the journal says where it begins, it is written into
+    /// its segment and synced there, a second mark says that it is whole.
+    async fn commit_around(&mut self, mut staged: Staged, batch: Batch) {
+        // Whatever came before must be durable first: nothing may stand behind a hole.
+        self.in_flight.wait_below(1).await;
+        let entries = staged.bytes.split_off(staged.head_len);
+        let (begin, end) = (staged.entries_begin(), staged.end() + entries.len() as u64);
+        let closed = staged.closed.take();
+        let segment = staged.segment.file.clone();
+        let head = Group {
+            segment: segment.clone(),
+            offset: staged.offset,
+            lead_len: staged.lead_len,
+            bytes: std::mem::take(&mut staged.bytes),
+            mark: Mark::Begin,
+            done: Box::new(|_| {}),
+        };
+        if let Err(error) = self.commit_group(head).await {
+            return batch.answer(Err(error.into()));
+        }
+        if let Some(closed) = closed {
+            self.shared.sealer.seal(closed);
+        }
+        let journal = self.shared.journal.clone();
+        let file = segment.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let flushed = journal.flush();
+            flushed.map_err(|error| Trouble::Sync(io::Error::other(error)))?;
+            file.write_around(begin, &entries)
+        })
+        .await
+        .unwrap_or_else(|panic| Err(Trouble::Sync(io::Error::other(panic))));
+        match written {
+            Ok(()) => {
+                let result = self.commit_group(end_mark(&staged, end)).await;
+                batch.answer(result.map_err(AppendError::from));
+            }
+            Err(Trouble::Write(error)) if crate::journal::checkpoint::is_full(&error) => {
+                self.shared.journal.note_full();
+                self.give_up(staged, begin).await;
+                batch.answer(Err(AppendError::StorageFull));
+            }
+            Err(Trouble::Write(error) | Trouble::Sync(error)) => {
+                self.shared.journal.poison("writing a large group", &error);
+                batch.answer(Err(AppendError::Failed));
+            }
+        }
+    }
+
+    /// Ends the segment in front of a large group that found the disk full: the next segment,
+    /// whose header says so, goes into the journal, and only then is the group's mark taken back.
+    async fn give_up(&mut self, staged: Staged, begin: u64) {
+        if let Err(error) = self.writer.abandon(&staged) {
+            error!(%error, "giving up a large group");
+            let error = io::Error::other(error.to_string());
+            return self
+                .shared
+                .journal
+                .poison("giving up a large group", &error);
+        }
+        let next = match self.writer.stage(&[]) {
+            Ok(next) => next,
+            Err(error) => return self.shared.journal.poison("beginning a segment", &error),
+        };
+        let header = Group {
+            segment: next.segment.file.clone(),
+            offset: next.offset,
+            lead_len: next.lead_len,
+            bytes: next.bytes,
+            mark: Mark::None,
+            done: Box::new(|_| {}),
+        };
+        if self.commit_group(header).await.is_ok()
+            && let Err(error) = self.commit_group(end_mark(&staged, begin)).await
+        {
+            warn!(%error, "taking back the mark of a large group");
+        }
+    }
+
+    async fn commit_group(&self, mut group: Group) -> Result<(), CommitError> {
+        let (reply, result) = oneshot::channel();
+        group.done = Box::new(move |result| {
+            let _gone = reply.send(result);
+        });
+        self.shared.journal.submit(group);
+        result.await.unwrap_or(Err(CommitError::Failed))
+    }
+
+    async fn define(&mut self, definition: Definition) -> Result<Description, StoreError> {
+        definition::check(&definition).map_err(StoreError::BadDefinition)?;
+        let kept = |key: &str| {
+            definition
+                .variants
+                .iter()
+                .any(|variant| &*variant.key == key)
+        };
+        if !definition.open_variants {
+            let summary = self.summary().await?;
+            let removed = summary
+                .variants
+                .iter()
+                .find(|v| v.count > 0 && !kept(&v.key));
+            if let Some(removed) = removed {
+                return Err(StoreError::VariantInUse(removed.key.clone()));
+            }
+        }
+        let file = DefinitionFile {
+            definition,
+            ..self.file.clone()
+        };
+        let (disk, dir) = (self.shared.host.disk.clone(), self.options.dir.clone());
+        let (written, file) = blocking(move || Ok((file.write(&*disk, &dir), file)))
+            .await
+            .map_err(StoreError::Io)?;
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::StorageFull,
+            _ => StoreError::Io(error),
+        })?;
+        self.file = file;
+        info!(experiment = %self.options.slug, "definition changed");
+        Ok(self.describe().await?)
+    }
+
+    async fn describe(&self) -> Result<Description, ReadError> {
+        let summary = self.summary().await?;
+        let (disk, dir) = (self.shared.host.disk.clone(), self.options.dir.clone());
+        let bytes_on_disk = blocking(move || {
+            let listed = crate::log::reader::list_segments(&*disk, &dir);
+            let listed = listed.map_err(|error| io::Error::other(error.to_string()))?;
+            Ok(listed.iter().map(|segment| segment.len).sum())
+        })
+        .await?;
+        let definition = self.file.definition.clone();
+        let mut variant_counts: Vec<VariantCount> = Vec::new();
+        for variant in &definition.variants {
+            let key = variant.key.clone();
+            variant_counts.push(VariantCount { key, count: 0 });
+        }
+        for met in summary.variants {
+            match variant_counts.iter_mut().find(|known| known.key == met.key) {
+                Some(known) => known.count = met.count,
+                None => variant_counts.push(met),
+            }
+        }
+        Ok(Description {
+            slug: self.options.slug.clone(),
+            definition,
+            created_at_ms: self.file.created_at_ms,
+            count: summary.count,
+            variant_counts,
+            bytes_on_disk,
+            segment_count: summary.segment_count,
+            last_entry: summary.last,
+        })
+    }
+
+    async fn summary(&self) -> Result<LogSummary, ReadError> {
+        let view = self.writer.view().clone();
+        let disk = self.shared.host.disk.clone();
+        let summary = tokio::task::spawn_blocking(move || view.summary(&*disk)).await;
+        let summary = summary.map_err(|panic| ReadError::Io(io::Error::other(panic)))?;
+        Ok(summary?)
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What was staged may or may not be in the journal: only a restart can tell.
+            let error = io::Error::other("a bug: the actor panicked");
+            self.shared.journal.poison("an experiment's actor", &error);
+        }
+    }
+}
+
+fn end_mark(staged: &Staged, offset: u64) -> Group {
+    Group {
+        segment: staged.segment.file.clone(),
+        offset,
+        lead_len: 0,
+        bytes: Vec::new(),
+        mark: Mark::End,
+        done: Box::new(|_| {}),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+}

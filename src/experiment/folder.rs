@@ -1,0 +1,357 @@
+//! A store's folder: its lock, its format, its experiments, and bringing it up to date from the
+//! journal at start.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
+
+use super::definition::DefinitionFile;
+use crate::fs::{Disk, Host, LockGuard, read_small, read_up_to, replace_file, write_all_at};
+use crate::journal::local::{Resume, journal_dir};
+use crate::journal::redo::{self, Applied, Plan};
+use crate::journal::scan::{JournalError, Purpose, read_laps};
+use crate::log::open::cut;
+use crate::log::reader::SegmentError;
+use crate::model::{Definition, Slug};
+
+/// The version of a store's folder that this code writes.
+pub const STORE_FORMAT: u32 = 1;
+
+const FORMAT_FILE: &str = "FORMAT";
+const LOCK_FILE: &str = "LOCK";
+const EXPERIMENTS_DIR: &str = "experiments";
+/// How the folder of an experiment that is being made or removed begins; no slug does.
+const UNFINISHED_PREFIX: char = '.';
+
+/// Why a store can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder has other things in it.
+    #[error(
+        "{0} is not a trialog store and not empty: name an empty folder, or one that trialog made"
+    )]
+    NotAStore(PathBuf),
+    /// Another process has it open.
+    #[error("{dir} is in use by another trialog (process {pid}): stop that one first")]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+        /// What the lock file says of its holder.
+        pid: String,
+    },
+    /// A later program made it.
+    #[error(
+        "{dir} has store format {format}, this program knows {STORE_FORMAT}: use a newer trialog"
+    )]
+    Newer {
+        /// The folder.
+        dir: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+    /// Its FORMAT file can't be read.
+    #[error(
+        "{path} is damaged ({error}): restore it from a backup; `trialog replay` still reads the segments"
+    )]
+    BadFormat {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// The journal can't be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A segment that recovery needs can't be read.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// The disk failed.
+    #[error("{what} {path} failed: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// What the disk said.
+        error: io::Error,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FormatFile {
+    format: u32,
+    store_id: String,
+}
+
+/// A store's folder, locked for this process.
+pub struct Folder {
+    /// The store's id.
+    pub store_id: u64,
+    dir: PathBuf,
+    _lock: Box<dyn LockGuard>,
+}
+
+/// The folder of one experiment.
+pub fn experiment_dir(store_dir: &Path, slug: &Slug) -> PathBuf {
+    store_dir.join(EXPERIMENTS_DIR).join(slug.as_str())
+}
+
+/// The folder of all experiments.
+pub fn experiments_dir(store_dir: &Path) -> PathBuf {
+    store_dir.join(EXPERIMENTS_DIR)
+}
+
+/// The id of the store in `dir`; `None` when there is none.
+pub fn read_store_id(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, OpenError> {
+    let path = dir.join(FORMAT_FILE);
+    let bytes = match read_small(disk, &path, 4096) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error("reading", &path)(error)),
+        Ok(bytes) => bytes,
+    };
+    let bad = |error: String| OpenError::BadFormat {
+        path: path.clone(),
+        error,
+    };
+    let file: FormatFile =
+        serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+    if file.format > STORE_FORMAT {
+        return Err(OpenError::Newer {
+            dir: dir.to_path_buf(),
+            format: file.format,
+        });
+    }
+    let id = u64::from_str_radix(&file.store_id, 16).map_err(|error| bad(error.to_string()))?;
+    Ok(Some(id))
+}
+
+impl Folder {
+    /// Opens the folder `dir`, or makes a store in it.
+    pub fn open(host: &Host, dir: &Path) -> Result<Self, OpenError> {
+        match host.disk.create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io_error("making the folder", dir)(error));
+            }
+            _ => {}
+        }
+        let known = read_store_id(&*host.disk, dir)?;
+        if known.is_none() {
+            let listed = host.disk.list(dir).map_err(io_error("reading", dir))?;
+            // What a start that was killed leaves behind is ours.
+            let is_ours = |name: &str| [LOCK_FILE, "FORMAT.tmp", "lost+found"].contains(&name);
+            if !listed.iter().all(|entry| is_ours(&entry.name)) {
+                return Err(OpenError::NotAStore(dir.to_path_buf()));
+            }
+        }
+        let lock = lock(host, dir)?;
+        let store_id = match known {
+            Some(id) => id,
+            None => make_store(host, dir)?,
+        };
+        let experiments = experiments_dir(dir);
+        match host.disk.create_dir(&experiments) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io_error("making the folder", &experiments)(error));
+            }
+            _ => {}
+        }
+        host.disk.sync_dir(dir).map_err(io_error("syncing", dir))?;
+        Ok(Self {
+            store_id,
+            dir: dir.to_path_buf(),
+            _lock: lock,
+        })
+    }
+
+    /// The experiments, found by their folders; what making or removing one left is cleared away.
+    pub fn experiments(&self, host: &Host) -> Result<Vec<Slug>, OpenError> {
+        let dir = experiments_dir(&self.dir);
+        let mut slugs = Vec::new();
+        for entry in host.disk.list(&dir).map_err(io_error("reading", &dir))? {
+            if entry.is_dir && entry.name.starts_with(UNFINISHED_PREFIX) {
+                let path = dir.join(&entry.name);
+                remove_folder(host, &path).map_err(io_error("removing", &path))?;
+            } else if let (true, Ok(slug)) = (entry.is_dir, Slug::parse(&entry.name)) {
+                slugs.push(slug);
+            }
+        }
+        Ok(slugs)
+    }
+
+    /// Brings the segments up to date from the journal and makes them durable. Can be killed at
+    /// any point and run again: every step writes the same bytes to the same places.
+    pub fn recover(&self, host: &Host) -> Result<Resume, OpenError> {
+        let journal = journal_dir(&self.dir);
+        let experiments = experiments_dir(&self.dir);
+        let (laps, damages) = read_laps(&*host.disk, &journal, self.store_id, Purpose::Recover)?;
+        let plan = Plan::read(&laps);
+        let mut is_suspect = !damages.is_empty() || !plan.damages.is_empty();
+        for damage in damages.iter().chain(&plan.damages) {
+            error!(file = %damage.path.display(), range = ?damage.range, "{}", damage.what);
+        }
+        let mut incarnations = HashMap::new();
+        let incarnation_of = |slug: &str| {
+            let known = incarnations.entry(slug.to_owned());
+            let dir = experiments.join(slug);
+            Ok(*known.or_insert_with(|| incarnation(&*host.disk, &dir)))
+        };
+        let outcomes = redo::apply(&host.disk, &plan, &experiments, incarnation_of).map_err(
+            io_error("bringing up to date the segments in", &experiments),
+        )?;
+        for ((id, segment), outcome) in plan.segments.iter().zip(outcomes) {
+            match outcome {
+                Applied::Deleted => {}
+                Applied::Mismatch(why) => {
+                    is_suspect = true;
+                    let first = id.first_sequence;
+                    error!(experiment = %id.slug, segment = first, "not brought up to date: {why}");
+                }
+                Applied::Done => {
+                    let Some(end) = segment.unfinished_from else {
+                        continue;
+                    };
+                    let dir = experiments.join(id.slug.as_str());
+                    if let Some(bytes) = cut(host, &dir, id.first_sequence, end)? {
+                        warn!(experiment = %id.slug, bytes, "cut a group that was not acknowledged");
+                    }
+                }
+            }
+        }
+        if !plan.segments.is_empty() {
+            info!(
+                segments = plan.segments.len(),
+                "brought up to date from the journal"
+            );
+        }
+        let resume = Resume {
+            last_lap: laps.iter().map(|lap| lap.header.lap).max().unwrap_or(0),
+            last_batch: plan.last_batch,
+        };
+        if is_suspect {
+            self.set_journal_aside(host, resume.last_lap)?;
+        }
+        Ok(resume)
+    }
+
+    /// A journal with damage keeps its bytes, under a name that says why.
+    fn set_journal_aside(&self, host: &Host, lap: u64) -> Result<(), OpenError> {
+        let dir = journal_dir(&self.dir);
+        for entry in host.disk.list(&dir).map_err(io_error("reading", &dir))? {
+            if entry.name.ends_with(".journal") {
+                let path = dir.join(&entry.name);
+                let aside = dir.join(format!("{}.damaged-{lap}", entry.name));
+                host.disk
+                    .rename(&path, &aside)
+                    .map_err(io_error("setting aside", &path))?;
+                warn!(file = %aside.display(), "set aside a journal file with damage");
+            }
+        }
+        host.disk.sync_dir(&dir).map_err(io_error("syncing", &dir))
+    }
+}
+
+/// Makes the folder of a new experiment: under another name until it is whole.
+pub fn create_experiment(
+    host: &Host,
+    store_dir: &Path,
+    slug: &Slug,
+    definition: Definition,
+) -> io::Result<()> {
+    let incarnation = host.entropy.next_u64()?;
+    let all = experiments_dir(store_dir);
+    let unfinished = all.join(format!("{UNFINISHED_PREFIX}new-{slug}-{incarnation:016x}"));
+    host.disk.create_dir(&unfinished)?;
+    let file = DefinitionFile {
+        format: STORE_FORMAT,
+        slug: slug.clone(),
+        incarnation: format!("{incarnation:016x}"),
+        created_at_ms: host.clock.now_ms(),
+        definition,
+    };
+    file.write(&*host.disk, &unfinished)?;
+    host.disk
+        .rename(&unfinished, &experiment_dir(store_dir, slug))?;
+    host.disk.sync_dir(&all)
+}
+
+/// Removes an experiment's folder: it is gone, durably, before its first file is.
+pub fn remove_experiment(host: &Host, store_dir: &Path, slug: &Slug) -> io::Result<()> {
+    let all = experiments_dir(store_dir);
+    let tag = host.entropy.next_u64()?;
+    let unfinished = all.join(format!("{UNFINISHED_PREFIX}deleted-{slug}-{tag:016x}"));
+    host.disk
+        .rename(&experiment_dir(store_dir, slug), &unfinished)?;
+    host.disk.sync_dir(&all)?;
+    remove_folder(host, &unfinished)
+}
+
+fn remove_folder(host: &Host, dir: &Path) -> io::Result<()> {
+    for entry in host.disk.list(dir)? {
+        host.disk.remove_file(&dir.join(&entry.name))?;
+    }
+    host.disk.remove_dir(dir)
+}
+
+/// Which life an experiment is in. One whose definition can't be read keeps its files as they are.
+fn incarnation(disk: &dyn Disk, dir: &Path) -> Option<u64> {
+    match DefinitionFile::read(disk, dir).and_then(|file| file.incarnation()) {
+        Ok(incarnation) => Some(incarnation),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                error!(dir = %dir.display(), %error, "an experiment's definition can't be read");
+            }
+            None
+        }
+    }
+}
+
+fn lock(host: &Host, dir: &Path) -> Result<Box<dyn LockGuard>, OpenError> {
+    let path = dir.join(LOCK_FILE);
+    let locked = host.disk.lock(&path).map_err(io_error("locking", &path))?;
+    let Some(lock) = locked else {
+        let said = read_small(&*host.disk, &path, 64).unwrap_or_default();
+        let text = String::from_utf8_lossy(&said);
+        let pid = text
+            .split_whitespace()
+            .next()
+            .unwrap_or("unknown")
+            .to_owned();
+        return Err(OpenError::Locked {
+            dir: dir.to_path_buf(),
+            pid,
+        });
+    };
+    // Padded, so that a shorter number leaves nothing of a longer one.
+    let pid = format!("{:<20}\n", std::process::id());
+    let file = lock.file();
+    let is_said = read_up_to(file, &mut [0; 21], 0).map(|len| len > 0);
+    let written = write_all_at(file, pid.as_bytes(), 0);
+    is_said.and(written).map_err(io_error("writing", &path))?;
+    Ok(lock)
+}
+
+fn make_store(host: &Host, dir: &Path) -> Result<u64, OpenError> {
+    let path = dir.join(FORMAT_FILE);
+    let id = host.entropy.next_u64().map_err(io_error("making", &path))?;
+    let file = FormatFile {
+        format: STORE_FORMAT,
+        store_id: format!("{id:016x}"),
+    };
+    let bytes = serde_json::to_vec(&file).map_err(io::Error::other);
+    bytes
+        .and_then(|bytes| replace_file(&*host.disk, &path, &bytes))
+        .map_err(io_error("writing", &path))?;
+    Ok(id)
+}
+
+fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> OpenError + 'a {
+    move |error| OpenError::Io {
+        what,
+        path: path.to_path_buf(),
+        error,
+    }
+}

@@ -1,0 +1,207 @@
+//! Which experiments there are, and the one live actor of each that is in use.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::actor::{Actor, Ended, Message, Shared};
+use super::definition::DefinitionFile;
+use super::store::ReadError;
+use crate::log::open::open;
+use crate::log::view::LogView;
+use crate::log::writer::LogOptions;
+use crate::model::Slug;
+
+/// All experiments of a store.
+pub struct Registry {
+    slots: RwLock<BTreeMap<Slug, Arc<Slot>>>,
+    mailbox_len: usize,
+}
+
+/// A live actor, as its users see it.
+#[derive(Clone)]
+pub struct Handle {
+    /// Takes messages. When it is closed, the actor is leaving.
+    pub mailbox: mpsc::Sender<Message>,
+    /// What readers see of the log.
+    pub view: Arc<LogView>,
+    slot: Arc<Slot>,
+}
+
+/// One experiment's place in the registry.
+#[derive(Default)]
+struct Slot {
+    live: RwLock<Option<(mpsc::Sender<Message>, Arc<LogView>)>>,
+    /// Held while an actor starts, and by an actor that leaves until it has: so there is at most
+    /// one at any time.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Registry {
+    /// A registry of these experiments, none of them live.
+    pub fn new(slugs: Vec<Slug>, mailbox_len: usize) -> Self {
+        let slots = slugs.into_iter().map(|slug| (slug, Arc::default()));
+        Self {
+            slots: RwLock::new(slots.collect()),
+            mailbox_len,
+        }
+    }
+
+    /// How many experiments there are.
+    pub fn len(&self) -> usize {
+        self.slots().len()
+    }
+
+    /// Whether there is this one.
+    pub fn contains(&self, slug: &Slug) -> bool {
+        self.slots().contains_key(slug)
+    }
+
+    /// The slugs behind `after`, in order, at most `limit` of them.
+    pub fn slugs(&self, after: Option<&Slug>, limit: usize) -> Vec<Slug> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let slots = self.slots();
+        let behind = slots.range::<Slug, _>((from, Bound::Unbounded));
+        behind.take(limit).map(|(slug, _)| slug.clone()).collect()
+    }
+
+    /// Adds an experiment.
+    pub fn insert(&self, slug: Slug) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        slots.insert(slug, Arc::default());
+    }
+
+    /// Forgets an experiment; nobody new reaches its actor.
+    pub fn remove(&self, slug: &Slug) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        slots.remove(slug);
+    }
+
+    /// The handles of all live actors.
+    pub fn live(&self) -> Vec<Handle> {
+        self.slots()
+            .values()
+            .filter_map(|slot| slot.handle())
+            .collect()
+    }
+
+    /// The handle of an experiment's actor, which is started when it isn't there.
+    pub async fn handle(
+        &self,
+        slug: &Slug,
+        shared: &Arc<Shared>,
+        options: impl FnOnce(&DefinitionFile) -> io::Result<LogOptions>,
+        dir: PathBuf,
+    ) -> Result<Handle, ReadError> {
+        let slot = self.slots().get(slug).cloned();
+        let slot = slot.ok_or(ReadError::UnknownExperiment)?;
+        if let Some(handle) = slot.handle() {
+            return Ok(handle);
+        }
+        let _turn = slot.turn.lock().await;
+        if let Some(handle) = slot.handle() {
+            return Ok(handle);
+        }
+        // It may have been deleted while we waited.
+        if !self.contains(slug) {
+            return Err(ReadError::UnknownExperiment);
+        }
+        let disk = shared.host.disk.clone();
+        let file = blocking(move || Ok(DefinitionFile::read(&*disk, &dir)?)).await?;
+        let options = options(&file)?;
+        let (host, log_options) = (shared.host.clone(), options.clone());
+        let opened = blocking(move || Ok(open(log_options, host)?)).await?;
+        let actor = Actor::new(shared.clone(), file, options, opened);
+        Ok(slot.start(actor, self.mailbox_len))
+    }
+
+    fn slots(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Slug, Arc<Slot>>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handle {
+    /// Returns once the actor that is leaving has left.
+    pub async fn ended(&self) {
+        drop(self.slot.turn.lock().await);
+    }
+}
+
+impl Slot {
+    fn handle(self: &Arc<Self>) -> Option<Handle> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let (mailbox, view) = live.as_ref()?;
+        (!mailbox.is_closed()).then(|| Handle {
+            mailbox: mailbox.clone(),
+            view: view.clone(),
+            slot: self.clone(),
+        })
+    }
+
+    /// Starts the actor's task. Whoever calls has the turn.
+    fn start(self: &Arc<Self>, actor: Actor, mailbox_len: usize) -> Handle {
+        let (sender, mailbox) = mpsc::channel(mailbox_len);
+        let view = actor.view().clone();
+        self.set_live(Some((sender.clone(), view.clone())));
+        tokio::spawn(run(self.clone(), actor, mailbox));
+        Handle {
+            mailbox: sender,
+            view,
+            slot: self.clone(),
+        }
+    }
+
+    fn set_live(&self, live: Option<(mpsc::Sender<Message>, Arc<LogView>)>) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+}
+
+/// An actor's life. When it leaves, it closes its mailbox, handles what is in it still, and writes
+/// out what is durable; only then may another start. A message that comes too late goes back to
+/// its sender, who asks the registry again.
+async fn run(slot: Arc<Slot>, mut actor: Actor, mut mailbox: mpsc::Receiver<Message>) {
+    loop {
+        let ended = actor.run(&mut mailbox).await;
+        let turn = slot.turn.clone().lock_owned().await;
+        mailbox.close();
+        let late_stop = actor.drain(&mut mailbox).await;
+        let stop = match ended {
+            Ended::Stopped(stop) => Some(stop),
+            Ended::Idle => late_stop,
+        };
+        if stop.as_ref().is_some_and(|stop| stop.is_deletion) {
+            actor.mark_deleted().await;
+        } else if let Err(error) = actor.write_out().await {
+            // What is durable is in the journal and in this actor's memory. Another actor would
+            // not find it, so this one stays.
+            warn!(%error, "an experiment can't leave memory");
+            let (sender, reopened) = mpsc::channel(mailbox.max_capacity());
+            mailbox = reopened;
+            slot.set_live(Some((sender, actor.view().clone())));
+            if stop.is_none() {
+                drop(turn);
+                continue;
+            }
+        }
+        slot.set_live(None);
+        debug!("actor left");
+        drop(actor);
+        if let Some(stop) = stop {
+            let _gone = stop.done.send(());
+        }
+        return;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(ReadError::Io(io::Error::other(panic))))
+}

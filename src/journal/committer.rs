@@ -1,0 +1,200 @@
+//! Group commit: all waiting groups in one write and one sync, then their answers.
+//!
+//! A state machine without a thread of its own, so that a simulation can drive it;
+//! [`local`](super::local) gives it one.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::error;
+
+use super::checkpoint::{OpenLap, Shared};
+use super::format::{begin_batch, finish_batch, group_len_max, push_group};
+use super::{CommitError, Group, Mark};
+use crate::fs::write_all_at;
+use crate::log::segment_file::SegmentId;
+use crate::model::Durability;
+
+/// A batch takes groups until it has this many bytes.
+const BATCH_BYTES_MAX: usize = 2 << 20;
+/// What a batch may need beside its groups: header, sector padding, marks carried over.
+const BATCH_ROOM: usize = 64 << 10;
+
+/// Writes batches into the open lap, one at a time: the next is written only when the one before
+/// it is synced (unless durability is relaxed; then each says how far the sync was).
+pub struct Committer {
+    shared: Arc<Shared>,
+    lap: OpenLap,
+    next_batch: u64,
+    buffer: Vec<u8>,
+    /// Groups around the journal that have begun. A new lap repeats them, since the old lap may
+    /// be reused before they end.
+    open_marks: Vec<OpenMark>,
+}
+
+struct OpenMark {
+    segment: SegmentId,
+    offset: u64,
+    data: Bytes,
+}
+
+impl Committer {
+    /// Goes on in `lap` with the batch number `next_batch`.
+    pub fn new(shared: Arc<Shared>, lap: OpenLap, next_batch: u64) -> Self {
+        Self {
+            shared,
+            lap,
+            next_batch,
+            buffer: Vec::new(),
+            open_marks: Vec::new(),
+        }
+    }
+
+    /// Makes all groups durable and answers each.
+    pub fn commit(&mut self, groups: Vec<Group>) {
+        let mut waiting = groups.into_iter().peekable();
+        while waiting.peek().is_some() {
+            let mut batch = Vec::new();
+            let mut batch_len = 0;
+            while let Some(group) = waiting
+                .next_if(|group| batch_len == 0 || batch_len + group.bytes.len() <= BATCH_BYTES_MAX)
+            {
+                batch_len += group_len_max(&group.segment.id, group.bytes.len());
+                batch.push(group);
+            }
+            if self.shared.is_failed() {
+                answer_all(batch, CommitError::Refused);
+                continue;
+            }
+            match self.write(&batch, batch_len + BATCH_ROOM) {
+                Ok(()) => self.acknowledge(batch),
+                Err(error) => {
+                    self.shared.poison("writing or syncing the journal", &error);
+                    answer_all(batch, CommitError::Failed);
+                }
+            }
+        }
+    }
+
+    /// The lap in use, when no more groups will come.
+    pub fn into_lap(self) -> OpenLap {
+        self.lap
+    }
+
+    fn write(&mut self, groups: &[Group], len_max: usize) -> io::Result<()> {
+        if self.lap.room() < len_max as u64 {
+            self.begin_lap()?;
+        }
+        begin_batch(&mut self.buffer);
+        let mut group_count = 0;
+        if self.lap.is_unused() {
+            for mark in &self.open_marks {
+                let data = &mark.data;
+                push_group(
+                    &mut self.buffer,
+                    &mark.segment,
+                    mark.offset,
+                    data,
+                    Mark::Begin,
+                );
+                group_count += 1;
+            }
+        }
+        for group in groups {
+            let (offset, data) = journaled(group, self.lap.note(&group.segment));
+            push_group(
+                &mut self.buffer,
+                &group.segment.id,
+                offset,
+                data,
+                group.mark,
+            );
+            group_count += 1;
+        }
+        let synced_through = match self.shared.durability {
+            Durability::Sync => self.next_batch.saturating_sub(1),
+            Durability::Relaxed => self.shared.synced_through(),
+        };
+        let lap = &self.lap.header;
+        finish_batch(
+            &mut self.buffer,
+            lap,
+            self.next_batch,
+            synced_through,
+            group_count,
+        );
+        write_all_at(&*self.lap.file, &self.buffer, self.lap.position)?;
+        if self.shared.durability == Durability::Sync {
+            self.lap.file.sync_data()?;
+        }
+        self.shared.note_written(self.next_batch);
+        self.lap.position += self.buffer.len() as u64;
+        self.next_batch += 1;
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, groups: Vec<Group>) {
+        for group in groups {
+            let segment = group.segment;
+            let lead_offset = group.offset - group.lead_len as u64;
+            let data = Bytes::from(group.bytes);
+            let new = data.slice(group.lead_len..);
+            match group.mark {
+                Mark::None => {}
+                Mark::Begin => self.open_marks.push(OpenMark {
+                    segment: segment.id.clone(),
+                    offset: lead_offset,
+                    data,
+                }),
+                Mark::End => {
+                    self.open_marks.retain(|mark| mark.segment != segment.id);
+                    segment.note_durable(group.offset);
+                    // The sector that the large group ends in isn't in the journal: the next
+                    // group carries it, as if the lap were new.
+                    self.lap.forget(&segment);
+                }
+            }
+            if !new.is_empty() && segment.push_durable(group.offset, new) {
+                self.shared.schedule(segment);
+            }
+            (group.done)(Ok(()));
+        }
+    }
+
+    fn begin_lap(&mut self) -> io::Result<()> {
+        if self.shared.durability == Durability::Relaxed {
+            self.shared.flush()?;
+        }
+        let next = self.shared.wait_for_spare()?;
+        let retired = std::mem::replace(&mut self.lap, next);
+        self.shared.retire(retired, self.lap.file.clone());
+        Ok(())
+    }
+}
+
+/// What the journal keeps of a group: with its lead, when the lap doesn't have the segment's last
+/// sector yet.
+fn journaled(group: &Group, is_first_in_lap: bool) -> (u64, &[u8]) {
+    if is_first_in_lap || group.mark == Mark::Begin {
+        (group.offset - group.lead_len as u64, &group.bytes)
+    } else {
+        let new = group.bytes.get(group.lead_len..).unwrap_or_default();
+        (group.offset, new)
+    }
+}
+
+fn answer_all(groups: Vec<Group>, error: CommitError) {
+    for group in groups {
+        (group.done)(Err(error));
+    }
+}
+
+impl Shared {
+    /// Refuses all writes from now on.
+    pub fn poison(&self, what: &str, error: &io::Error) {
+        if self.set_failed() {
+            error!(%error, "{what} failed: nothing more is acknowledged until a restart");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What makes a group durable: the journal's trait, and the local one for a store on one machine.
+//!
+//! Actors submit groups; each group is answered exactly once, when it is durable or when it is
+//! known not to become so. Nothing above this trait knows how.
+
+pub mod checkpoint;
+pub mod committer;
+pub mod format;
+pub mod local;
+pub mod redo;
+pub mod scan;
+
+use std::sync::Arc;
+
+use crate::log::segment_file::SegmentFile;
+
+/// What one actor hands to the journal at once: bytes that follow the segment's staged end.
+pub struct Group {
+    /// The segment that the bytes belong to.
+    pub segment: Arc<SegmentFile>,
+    /// Where in the segment the new bytes begin.
+    pub offset: u64,
+    /// How many bytes of `bytes` come before `offset`: what the segment already holds from its
+    /// last sector boundary on, in case that sector is rewritten while the power goes.
+    pub lead_len: usize,
+    /// The lead, then the new bytes.
+    pub bytes: Vec<u8>,
+    /// Whether a large group around the journal begins or ends here.
+    pub mark: Mark,
+    /// Called once, by the journal's own thread: it must not block.
+    pub done: Box<dyn FnOnce(Result<(), CommitError>) + Send>,
+}
+
+/// How a group around the journal is made known to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// The journal holds the group's bytes: nothing goes around it.
+    None,
+    /// Behind this group's bytes the segment will be written without the journal.
+    Begin,
+    /// What was written without the journal is whole, up to this group's offset.
+    End,
+}
+
+/// Why a group is not durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Its own write or sync failed: it may or may not be there after a restart.
+    #[error("writing the journal failed")]
+    Failed,
+    /// An earlier write or sync failed, and nothing was tried since.
+    #[error("the journal refuses writes since an earlier write or sync failed")]
+    Refused,
+}
+
+/// Whether the journal takes groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalHealth {
+    /// It does.
+    Ready,
+    /// The disk is full; what was acknowledged is safe in the journal.
+    Full,
+    /// A write or a sync failed. Only a restart, which checks what the disk has, ends this.
+    Failed,
+}
+
+/// Makes groups durable, in the order of their submission for each segment.
+pub trait Journal: Send + Sync {
+    /// Takes a group; its `done` is called when it is durable or has failed.
+    fn submit(&self, group: Group);
+    /// Returns once all groups that were answered are on stable storage, which they are already
+    /// unless durability is relaxed. Blocks.
+    fn flush(&self) -> Result<(), CommitError>;
+    /// Refuses all writes from now on, since a write or sync of a segment failed.
+    fn poison(&self, what: &str, error: &std::io::Error);
+    /// Takes note that a segment's write found the disk full.
+    fn note_full(&self);
+    /// Whether groups are taken.
+    fn health(&self) -> JournalHealth;
+    /// The unit in which a power cut may tear what is written.
+    fn sector_bytes(&self) -> usize;
+    /// Makes all segments durable and ends. Groups that come later are refused. Blocks.
+    fn shutdown(&self);
+}

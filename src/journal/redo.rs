@@ -1,0 +1,244 @@
+//! Redo: what the journal says that segments must hold, applied to their files at start, or laid
+//! over them by an offline reader. Physical and idempotent: the same bytes at the same places.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Mark;
+use super::format::Batch;
+use super::scan::{JournalDamage, Lap};
+use crate::fs::{Access, Disk, File, parent, write_all_at};
+use crate::log::segment::{SEGMENT_HEADER_LEN, SegmentHeader, segment_path};
+use crate::log::segment_file::SegmentId;
+
+/// Segments whose files are open at once.
+const OPEN_MAX: usize = 256;
+/// From this many segments on, one sync of the file system is cheaper than one for each file.
+const SYNC_EACH_MAX: usize = 8;
+
+/// What the journal says about all the segments that it speaks of.
+#[derive(Default)]
+pub struct Plan<'a> {
+    /// By segment, in the order of first mention.
+    pub segments: Vec<(SegmentId, SegmentPlan<'a>)>,
+    /// Damage in the journal.
+    pub damages: Vec<JournalDamage>,
+    /// The last batch's number.
+    pub last_batch: u64,
+    by_id: HashMap<SegmentId, usize>,
+}
+
+/// What the journal says about one segment.
+#[derive(Debug, Default)]
+pub struct SegmentPlan<'a> {
+    /// Bytes and where they belong, in log order.
+    pub writes: Vec<(u64, &'a [u8])>,
+    /// Where a large group around the journal began that never ended: what the file holds from
+    /// there on was not acknowledged.
+    pub unfinished_from: Option<u64>,
+}
+
+/// What came of applying a plan to one segment.
+#[derive(Debug)]
+pub enum Applied {
+    /// The file holds what the journal says, durably.
+    Done,
+    /// The experiment, or this incarnation of it, was deleted.
+    Deleted,
+    /// The file can't be what the journal speaks of: says why. Nothing was written.
+    Mismatch(&'static str),
+}
+
+impl<'a> Plan<'a> {
+    /// Reads the plan from a journal's laps, oldest first.
+    pub fn read(laps: &'a [Lap]) -> Self {
+        let mut plan = Self::default();
+        for lap in laps {
+            let (batches, damages) = lap.batches();
+            plan.damages.extend(damages);
+            if lap.has_damaged_header {
+                plan.damages.push(JournalDamage {
+                    path: lap.path.clone(),
+                    range: 0..super::format::BATCHES_AT,
+                    what: "one of the two copies of the lap's header is damaged",
+                });
+            }
+            if let Some(first) = batches.first() {
+                let due = plan.last_batch + 1;
+                if plan.last_batch != 0 && first.number > due && first.synced_through >= due {
+                    plan.damages.push(JournalDamage {
+                        path: lap.path.clone(),
+                        range: super::format::BATCHES_AT..super::format::BATCHES_AT,
+                        what: "batches in front of this lap are missing",
+                    });
+                }
+            }
+            for batch in batches {
+                plan.add(batch);
+            }
+        }
+        plan
+    }
+
+    /// What the journal says about one segment.
+    pub fn segment(&self, id: &SegmentId) -> Option<&SegmentPlan<'a>> {
+        let (_, plan) = self.segments.get(*self.by_id.get(id)?)?;
+        Some(plan)
+    }
+
+    fn add(&mut self, batch: Batch<'a>) {
+        self.last_batch = self.last_batch.max(batch.number);
+        for group in batch.groups {
+            let next = self.segments.len();
+            let place = *self.by_id.entry(group.segment.clone()).or_insert(next);
+            if place == next {
+                self.segments.push((group.segment, SegmentPlan::default()));
+            }
+            let Some((_, plan)) = self.segments.get_mut(place) else {
+                continue;
+            };
+            if !group.data.is_empty() {
+                plan.writes.push((group.offset, group.data));
+            }
+            match group.mark {
+                Mark::None => {}
+                Mark::Begin => {
+                    plan.unfinished_from = Some(group.offset + group.data.len() as u64);
+                }
+                Mark::End => plan.unfinished_from = None,
+            }
+        }
+    }
+}
+
+impl SegmentPlan<'_> {
+    /// Where the segment durably ends, as far as the journal knows.
+    pub fn end(&self) -> u64 {
+        let ends = self
+            .writes
+            .iter()
+            .map(|(offset, data)| offset + data.len() as u64);
+        ends.max().unwrap_or(0)
+    }
+
+    /// The segment's bytes with the journal's laid over what its file holds. Bytes that belong
+    /// behind a gap are left out.
+    pub fn lay_over(&self, file: &[u8]) -> Vec<u8> {
+        let mut bytes = file.to_vec();
+        for (offset, data) in &self.writes {
+            let begin = *offset as usize;
+            if begin > bytes.len() {
+                break;
+            }
+            let end = begin + data.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            if let Some(place) = bytes.get_mut(begin..end) {
+                place.copy_from_slice(data);
+            }
+        }
+        bytes
+    }
+}
+
+/// Writes what the plan says into the segments' files and syncs them. `incarnation_of` tells which
+/// life an experiment is in, and the folder of it.
+pub fn apply(
+    disk: &Arc<dyn Disk>,
+    plan: &Plan<'_>,
+    experiments_dir: &Path,
+    mut incarnation_of: impl FnMut(&str) -> io::Result<Option<u64>>,
+) -> io::Result<Vec<Applied>> {
+    let mut outcomes = Vec::with_capacity(plan.segments.len());
+    for segments in plan.segments.chunks(OPEN_MAX) {
+        let mut written = Vec::new();
+        for (id, segment) in segments {
+            let outcome = match incarnation_of(id.slug.as_str())? {
+                Some(incarnation) if incarnation == id.incarnation => {
+                    let dir = experiments_dir.join(id.slug.as_str());
+                    write_segment(&**disk, &dir, id, segment, &mut written)?
+                }
+                _ => Applied::Deleted,
+            };
+            outcomes.push(outcome);
+        }
+        sync_written(&**disk, experiments_dir, &written)?;
+    }
+    Ok(outcomes)
+}
+
+struct Written {
+    file: Arc<dyn File>,
+    path: std::path::PathBuf,
+}
+
+fn write_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: &SegmentId,
+    plan: &SegmentPlan<'_>,
+    written: &mut Vec<Written>,
+) -> io::Result<Applied> {
+    let path = segment_path(dir, id.first_sequence);
+    let begins_file = plan.writes.first().is_some_and(|(offset, _)| *offset == 0);
+    let file = match disk.open(&path, Access::ReadWrite) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !begins_file {
+                return Ok(Applied::Mismatch("the segment's file is missing"));
+            }
+            disk.create(&path)?
+        }
+        opened => opened?,
+    };
+    let mut len = file.len()?;
+    let mut head = [0; SEGMENT_HEADER_LEN as usize];
+    let head_len = crate::fs::read_up_to(&*file, &mut head, 0)?;
+    let header = SegmentHeader::decode(head.get(..head_len).unwrap_or_default());
+    if let Ok(read) = header {
+        let is_same = read.header.salt == id.salt && read.header.incarnation == id.incarnation;
+        if !is_same {
+            return Ok(Applied::Mismatch(
+                "the file is another segment than the journal's",
+            ));
+        }
+    }
+    for (offset, data) in joined(&plan.writes) {
+        if offset > len {
+            return Ok(Applied::Mismatch(
+                "the segment's file is shorter than what was synced",
+            ));
+        }
+        write_all_at(&*file, &data, offset)?;
+        len = len.max(offset + data.len() as u64);
+    }
+    written.push(Written { file, path });
+    Ok(Applied::Done)
+}
+
+fn sync_written(disk: &dyn Disk, experiments_dir: &Path, written: &[Written]) -> io::Result<()> {
+    if written.len() > SYNC_EACH_MAX {
+        return disk.sync_filesystem(experiments_dir);
+    }
+    for segment in written {
+        segment.file.sync_data()?;
+        disk.sync_dir(&parent(&segment.path))?;
+    }
+    Ok(())
+}
+
+/// Writes that follow each other, as one.
+fn joined(writes: &[(u64, &[u8])]) -> Vec<(u64, Vec<u8>)> {
+    let mut joined: Vec<(u64, Vec<u8>)> = Vec::new();
+    for (offset, data) in writes {
+        match joined.last_mut() {
+            Some((begin, bytes)) if *begin + bytes.len() as u64 == *offset => {
+                bytes.extend_from_slice(data);
+            }
+            _ => joined.push((*offset, data.to_vec())),
+        }
+    }
+    joined
+}

@@ -1,0 +1,352 @@
+//! The footer of a sealed segment: its index on disk, and checksums of the whole file.
+//!
+//! A footer is derived from the frames and can always be built again. It begins somewhere behind
+//! the frames (right behind them, unless bytes were set aside there) and ends with the file:
+//!
+//! | part | bytes | what |
+//! | --- | --- | --- |
+//! | head | 32 | `TLFOOTER`, frames' end (8), salt (8), CRC-32 of these (4), zeros (4) |
+//! | sections | | kind (4), CRC-32 of the payload (4), length (8), payload, zeros to 8 |
+//! | trailer | 48 | `TLTRAILR`, footer's begin (8), frames' end (8), salt (8), CRC-32 of all in front of the footer (4), CRC-32 of the footer so far (4), version (4), CRC-32 of the trailer (4) |
+//!
+//! A reader passes over kinds of section that it doesn't know.
+
+use bincode::{BorrowDecode, Encode};
+
+use super::index::{Block, SegmentIndex, positions};
+use super::record;
+use super::segment::{Fields, HeaderError};
+use crate::model::LogId;
+
+/// Bytes at the end of a sealed segment from which its footer is found.
+pub const TRAILER_LEN: usize = 48;
+
+const HEAD_LEN: usize = 32;
+const HEAD_MAGIC: [u8; 8] = *b"TLFOOTER";
+/// What a trailer begins with.
+pub const TRAILER_MAGIC: [u8; 8] = *b"TLTRAILR";
+const VERSION: u32 = 1;
+const SECTION_HEAD_LEN: usize = 16;
+const SECTION_SUMMARY: u32 = 1;
+const SECTION_VARIANT: u32 = 2;
+const SECTION_BLOCKS: u32 = 3;
+const BLOCK_LEN: usize = 24;
+
+/// What a footer says of its segment as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, BorrowDecode)]
+pub struct Summary {
+    /// All frames.
+    pub frame_count: u32,
+    /// Those that are entries.
+    pub entry_count: u64,
+    first_id: u128,
+    last_id: u128,
+    /// The earliest time of receipt, in milliseconds since 1970.
+    pub received_at_ms_min: u64,
+    /// The latest time of receipt.
+    pub received_at_ms_max: u64,
+    /// The last entry's time of receipt.
+    pub received_at_ms_last: u64,
+}
+
+impl Summary {
+    /// The summary of an index.
+    pub fn of(index: &SegmentIndex) -> Self {
+        Self {
+            frame_count: index.frame_count,
+            entry_count: index.entry_count,
+            first_id: index.first_id.unwrap_or(LogId::MIN).as_u128(),
+            last_id: index.last_id.unwrap_or(LogId::MIN).as_u128(),
+            received_at_ms_min: index.received_at_ms_min,
+            received_at_ms_max: index.received_at_ms_max,
+            received_at_ms_last: index.received_at_ms_last,
+        }
+    }
+
+    /// The first and the last entry's id.
+    pub fn ids(&self) -> Option<(LogId, LogId)> {
+        let ids = (
+            LogId::from_u128(self.first_id),
+            LogId::from_u128(self.last_id),
+        );
+        (self.entry_count > 0).then_some(ids)
+    }
+}
+
+#[derive(Encode, BorrowDecode)]
+struct VariantSection<'a> {
+    key: &'a str,
+    count: u64,
+    postings: &'a [u8],
+}
+
+/// A footer whose checksums are right.
+#[derive(Debug)]
+pub struct Footer<'a> {
+    /// Where the frames end.
+    pub frames_end: u64,
+    /// Where the footer begins.
+    pub footer_start: u64,
+    /// What is in the segment.
+    pub summary: Summary,
+    /// CRC-32 of all bytes in front of the footer.
+    pub content_crc: u32,
+    variants: Vec<(&'a str, u64, &'a [u8])>,
+    blocks: &'a [u8],
+}
+
+/// The bytes that seal a segment: to be written at `footer_start`, a multiple of 8, which must be
+/// the file's end.
+pub fn encode(
+    index: &SegmentIndex,
+    salt: u64,
+    frames_end: u64,
+    footer_start: u64,
+    content_crc: u32,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.extend_from_slice(&HEAD_MAGIC);
+    out.extend_from_slice(&frames_end.to_le_bytes());
+    out.extend_from_slice(&salt.to_le_bytes());
+    let head_crc = crc32fast::hash(&out);
+    out.extend_from_slice(&head_crc.to_le_bytes());
+    out.resize(HEAD_LEN, 0);
+
+    let mut payload = Vec::new();
+    record::encode(&Summary::of(index), &mut payload);
+    push_section(&mut out, SECTION_SUMMARY, &payload);
+    for variant in &index.variants {
+        payload.clear();
+        let section = VariantSection {
+            key: &variant.key,
+            count: variant.postings.count,
+            postings: variant.postings.as_bytes(),
+        };
+        record::encode(&section, &mut payload);
+        push_section(&mut out, SECTION_VARIANT, &payload);
+    }
+    payload.clear();
+    for block in &index.blocks {
+        payload.extend_from_slice(&block.id.as_u128().to_le_bytes());
+        payload.extend_from_slice(&block.position.to_le_bytes());
+    }
+    push_section(&mut out, SECTION_BLOCKS, &payload);
+
+    let footer_crc = crc32fast::hash(&out);
+    let trailer_at = out.len();
+    out.extend_from_slice(&TRAILER_MAGIC);
+    out.extend_from_slice(&footer_start.to_le_bytes());
+    out.extend_from_slice(&frames_end.to_le_bytes());
+    out.extend_from_slice(&salt.to_le_bytes());
+    out.extend_from_slice(&content_crc.to_le_bytes());
+    out.extend_from_slice(&footer_crc.to_le_bytes());
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    let trailer_crc = crc32fast::hash(out.get(trailer_at..).unwrap_or_default());
+    out.extend_from_slice(&trailer_crc.to_le_bytes());
+    out
+}
+
+fn push_section(out: &mut Vec<u8>, kind: u32, payload: &[u8]) {
+    out.extend_from_slice(&kind.to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
+    out.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+    out.extend_from_slice(payload);
+    out.resize(out.len().next_multiple_of(8), 0);
+}
+
+impl<'a> Footer<'a> {
+    /// Finds and checks the footer at the end of `segment`, a whole file whose header has this
+    /// `salt`. `None` when there is none or when it is damaged.
+    pub fn read(segment: &'a [u8], salt: u64) -> Option<Self> {
+        let (front, trailer) = segment.split_last_chunk::<TRAILER_LEN>()?;
+        let trailer = Trailer::decode(trailer).ok()?;
+        let footer_start = usize::try_from(trailer.footer_start).ok()?;
+        let footer = front.get(footer_start..)?;
+        let is_ours = trailer.salt == salt
+            && trailer.frames_end <= trailer.footer_start
+            && crc32fast::hash(footer) == trailer.footer_crc
+            && footer_head(footer, salt) == Some(trailer.frames_end);
+        if !is_ours {
+            return None;
+        }
+        let mut read = Self {
+            frames_end: trailer.frames_end,
+            footer_start: trailer.footer_start,
+            summary: Summary::of(&SegmentIndex::default()),
+            content_crc: trailer.content_crc,
+            variants: Vec::new(),
+            blocks: &[],
+        };
+        let mut sections = footer.get(HEAD_LEN..)?;
+        while !sections.is_empty() {
+            sections = read.take_section(sections)?;
+        }
+        Some(read)
+    }
+
+    /// The variants' keys, how many entries each has, and their positions, rising.
+    pub fn variants(&self) -> impl Iterator<Item = (&'a str, u64, impl Iterator<Item = u64> + 'a)> {
+        self.variants
+            .iter()
+            .map(|(key, count, postings)| (*key, *count, positions(postings)))
+    }
+
+    /// The sparse index of ids.
+    pub fn blocks(&self) -> Vec<Block> {
+        self.blocks
+            .chunks_exact(BLOCK_LEN)
+            .filter_map(|block| {
+                let (id, position) = block.split_first_chunk::<16>()?;
+                Some(Block {
+                    id: LogId::from_u128(u128::from_le_bytes(*id)),
+                    position: u64::from_le_bytes(position.try_into().ok()?),
+                })
+            })
+            .collect()
+    }
+
+    fn take_section(&mut self, sections: &'a [u8]) -> Option<&'a [u8]> {
+        let mut head = Fields(sections);
+        let kind = head.u32().ok()?;
+        let crc = head.u32().ok()?;
+        let len = usize::try_from(head.u64().ok()?).ok()?;
+        let end = SECTION_HEAD_LEN.checked_add(len)?;
+        let payload = sections.get(SECTION_HEAD_LEN..end)?;
+        if crc32fast::hash(payload) != crc {
+            return None;
+        }
+        match kind {
+            SECTION_SUMMARY => self.summary = record::decode(payload).ok()?,
+            SECTION_VARIANT => {
+                let section: VariantSection<'a> = record::decode(payload).ok()?;
+                self.variants
+                    .push((section.key, section.count, section.postings));
+            }
+            SECTION_BLOCKS => self.blocks = payload,
+            _ => {}
+        }
+        sections.get(end.next_multiple_of(8)..)
+    }
+}
+
+/// Where the frames end, when a whole footer head stands at the beginning of `bytes`.
+pub fn footer_head(bytes: &[u8], salt: u64) -> Option<u64> {
+    let head: &[u8; HEAD_LEN] = bytes.first_chunk()?;
+    let mut fields = Fields(head);
+    let magic = fields.take::<8>().ok()?;
+    let frames_end = fields.u64().ok()?;
+    let head_salt = fields.u64().ok()?;
+    let crc = fields.u32().ok()?;
+    let zeros = fields.u32().ok()?;
+    let is_head = magic == HEAD_MAGIC
+        && head_salt == salt
+        && zeros == 0
+        && crc == crc32fast::hash(head.get(..24)?);
+    is_head.then_some(frames_end)
+}
+
+struct Trailer {
+    footer_start: u64,
+    frames_end: u64,
+    salt: u64,
+    content_crc: u32,
+    footer_crc: u32,
+}
+
+impl Trailer {
+    fn decode(bytes: &[u8; TRAILER_LEN]) -> Result<Self, HeaderError> {
+        let mut fields = Fields(bytes);
+        let magic = fields.take::<8>()?;
+        let trailer = Self {
+            footer_start: fields.u64()?,
+            frames_end: fields.u64()?,
+            salt: fields.u64()?,
+            content_crc: fields.u32()?,
+            footer_crc: fields.u32()?,
+        };
+        let version = fields.u32()?;
+        let crc = fields.u32()?;
+        let covered = bytes.get(..TRAILER_LEN - 4).unwrap_or_default();
+        if magic != TRAILER_MAGIC || version != VERSION || crc != crc32fast::hash(covered) {
+            return Err(HeaderError::Unreadable);
+        }
+        Ok(trailer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::record::{EntryRecord, Record, VariantRecord};
+
+    fn index() -> SegmentIndex {
+        let mut index = SegmentIndex::default();
+        let variant = VariantRecord {
+            number: 0,
+            key: "A",
+        };
+        index.apply(512, LogId::MIN, &Record::Variant(variant));
+        let entry = EntryRecord {
+            received_at_ms: 9,
+            variant: 0,
+            idempotency: None,
+            body: b"{}",
+        };
+        for n in 1..50u64 {
+            index.apply(
+                512 + n * 4096,
+                LogId::from_u128(u128::from(n)),
+                &Record::Entry(entry),
+            );
+        }
+        index
+    }
+
+    fn sealed() -> Vec<u8> {
+        let mut bytes = vec![7; 1024];
+        let footer = encode(&index(), 5, 1000, 1024, crc32fast::hash(&bytes));
+        bytes.extend_from_slice(&footer);
+        bytes
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = sealed();
+        let footer = Footer::read(&bytes, 5).unwrap();
+        let index = index();
+        assert_eq!((footer.frames_end, footer.footer_start), (1000, 1024));
+        assert_eq!(footer.summary, Summary::of(&index));
+        assert_eq!(footer.blocks(), index.blocks);
+        let variants: Vec<_> = footer
+            .variants()
+            .map(|(k, n, p)| (k, n, p.collect()))
+            .collect();
+        let expected: Vec<u64> = index.variants[0].postings.iter().collect();
+        assert_eq!(variants, [("A", 49, expected)]);
+        assert!(Footer::read(&bytes, 6).is_none());
+    }
+
+    #[test]
+    fn every_flipped_bit_of_the_footer_is_found() {
+        let good = sealed();
+        for bit in 1024 * 8..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Footer::read(&bad, 5).is_none(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_section_of_a_later_version_is_passed_over() {
+        let mut bytes = vec![7; 1024];
+        let mut footer = encode(&index(), 5, 1000, 1024, 0);
+        let mut trailer = footer.split_off(footer.len() - TRAILER_LEN);
+        push_section(&mut footer, 77, b"something new");
+        trailer[36..40].copy_from_slice(&crc32fast::hash(&footer).to_le_bytes());
+        let crc = crc32fast::hash(&trailer[..44]);
+        trailer[44..].copy_from_slice(&crc.to_le_bytes());
+        bytes.extend_from_slice(&footer);
+        bytes.extend_from_slice(&trailer);
+        assert_eq!(Footer::read(&bytes, 5).unwrap().summary.entry_count, 49);
+    }
+}

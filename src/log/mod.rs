@@ -1,0 +1,20 @@
+//! The log of one experiment: records in frames in segments. Synchronous and without a runtime,
+//! so that the server, recovery and every offline command use the same code.
+//!
+//! The bytes are described in [`format`].
+
+pub mod footer;
+pub mod frame;
+pub mod index;
+pub mod open;
+pub mod reader;
+pub mod record;
+pub mod scan;
+pub mod segment;
+pub mod segment_file;
+pub mod ulid;
+pub mod view;
+pub mod writer;
+
+#[doc = include_str!("FORMAT.md")]
+pub mod format {}

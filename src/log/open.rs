@@ -1,0 +1,258 @@
+//! Opening an experiment's log to go on writing it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::frame::FRAME_HEADER_LEN;
+use super::reader::{EndHint, Listed, Segment, SegmentError, list_segments};
+use super::scan::Damage;
+use super::segment::{HeaderError, Previous, SEGMENT_HEADER_LEN, SegmentHeader};
+use super::segment_file::SegmentFile;
+use super::view::{ActiveSegment, ClosedSegment, LogView};
+use super::writer::{LogOptions, LogWriter, Resume, segment_id};
+use crate::fs::{Host, replace_file};
+use crate::model::LogId;
+
+/// A log that was opened.
+pub struct OpenedLog {
+    /// Its writer.
+    pub writer: LogWriter,
+    /// Closed segments that have no footer yet.
+    pub unsealed: Vec<Arc<ClosedSegment>>,
+    /// Damage that was met: to be reported.
+    pub damages: Vec<(std::path::PathBuf, Damage)>,
+    /// Segments whose beginning can't be read; they are left as they are.
+    pub unreadable: Vec<SegmentError>,
+}
+
+/// Opens the log in `options.dir`, in a store whose journal was redone: what its last segment's
+/// file holds is durable. Reads the last segment whole, of the others the beginning only.
+pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> {
+    let mut listed = list_segments(&*host.disk, &options.dir)?;
+    if let Some(error) = listed.iter().find_map(newer) {
+        return Err(error);
+    }
+    let last = listed.pop();
+    let mut opening = Opening::new(&listed, &options.dir);
+    let last_open = match last {
+        Some(last) => opening.take_last(last, &host)?,
+        None => None,
+    };
+    let unsealed = opening.unsealed(&host)?;
+    let view = Arc::new(LogView::new(opening.closed));
+    let io_error = |error| SegmentError::Io {
+        path: options.dir.clone(),
+        error,
+    };
+    let sector = options.sector_bytes as u64;
+    let mut writer = LogWriter::new(options.clone(), host, view, opening.last_id, opening.resume)
+        .map_err(io_error)?;
+    if let Some((active, next_ordinal, end)) = last_open {
+        let boundary = end / sector * sector;
+        let last_sector = active.file.read(boundary, end).map_err(io_error)?;
+        writer.view().set_active(active.clone());
+        writer.continue_in(active, next_ordinal, end, last_sector);
+    }
+    Ok(OpenedLog {
+        writer,
+        unsealed,
+        damages: opening.damages,
+        unreadable: opening.unreadable,
+    })
+}
+
+/// Ends the last segment in `dir` at `frames_end`, where a large group began that was never
+/// acknowledged: makes the next segment, empty, which says so. The bytes behind stay where they
+/// are. Nothing is done when there is a next segment already, or nothing behind.
+pub fn cut(
+    host: &Host,
+    dir: &Path,
+    first_sequence: u64,
+    frames_end: u64,
+) -> Result<Option<u64>, SegmentError> {
+    let io_error = |error| SegmentError::Io {
+        path: dir.to_path_buf(),
+        error,
+    };
+    let listed = list_segments(&*host.disk, dir)?;
+    let Some(last) = listed.last() else {
+        return Ok(None);
+    };
+    if last.first_sequence != first_sequence || last.len <= frames_end {
+        return Ok(None);
+    }
+    let segment = Segment::open(&*host.disk, &last.path, EndHint::At(frames_end))?;
+    let fold = segment.fold();
+    let header = segment.header;
+    let next_sequence = header.first_sequence + u64::from(fold.next_ordinal);
+    let next = SegmentHeader {
+        number: header.number + 1,
+        first_sequence: next_sequence,
+        last_id: fold.index.last_id.unwrap_or(header.last_id),
+        created_at_ms: host.clock.now_ms(),
+        salt: host.entropy.next_u64().map_err(io_error)?,
+        previous: Some(Previous {
+            frames_end,
+            last_sequence: next_sequence.saturating_sub(1),
+            salt: header.salt,
+        }),
+        ..header
+    };
+    // Under another name until it is whole: a kill in between leaves nothing that looks like one.
+    let path = dir.join(next.file_name());
+    replace_file(&*host.disk, &path, &next.encode()).map_err(io_error)?;
+    Ok(Some(last.len - frames_end))
+}
+
+struct Opening {
+    closed: Vec<Arc<ClosedSegment>>,
+    damages: Vec<(std::path::PathBuf, Damage)>,
+    unreadable: Vec<SegmentError>,
+    last_id: LogId,
+    resume: Resume,
+}
+
+/// The last segment, when the log goes on in it: with the next ordinal and its end.
+type LastOpen = Option<(Arc<ActiveSegment>, u32, u64)>;
+
+impl Opening {
+    fn new(listed: &[Listed], dir: &Path) -> Self {
+        let mut opening = Self {
+            closed: Vec::new(),
+            damages: Vec::new(),
+            unreadable: Vec::new(),
+            last_id: LogId::MIN,
+            resume: Resume {
+                next_sequence: 0,
+                next_number: 0,
+                previous: None,
+            },
+        };
+        for segment in listed {
+            match &segment.header {
+                Ok(header) => {
+                    let end = match segment.hint {
+                        EndHint::At(end) => end,
+                        EndHint::FileEnd | EndHint::Unknown => segment.len,
+                    };
+                    let path = dir.join(header.file_name());
+                    let closed = ClosedSegment::new(header.clone(), path, end);
+                    opening.closed.push(Arc::new(closed));
+                }
+                Err(error) => opening.unreadable.push(SegmentError::Header {
+                    path: segment.path.clone(),
+                    error: *error,
+                }),
+            }
+        }
+        opening
+    }
+
+    fn take_last(&mut self, last: Listed, host: &Host) -> Result<LastOpen, SegmentError> {
+        let number_min = self
+            .closed
+            .last()
+            .map_or(0, |closed| closed.header.number + 1);
+        let segment = match Segment::open(&*host.disk, &last.path, last.hint) {
+            Ok(segment) => segment,
+            Err(error @ SegmentError::Header { .. }) => {
+                // Who it is can't be read. Whatever ids and sequences it may have used are left
+                // behind: more frames than this can't be in it.
+                self.unreadable.push(error);
+                self.resume.next_sequence =
+                    last.first_sequence + 1 + last.len / FRAME_HEADER_LEN as u64;
+                self.resume.next_number = number_min + 1;
+                self.last_id = id_of_now(host);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let fold = segment.fold();
+        let header = segment.header.clone();
+        self.last_id = fold.index.last_id.unwrap_or(header.last_id);
+        let next_sequence = header.first_sequence + u64::from(fold.next_ordinal);
+        let is_closed = segment.footer().is_some() || segment.frames_end < last.len;
+        let is_whole = fold
+            .damages
+            .iter()
+            .all(|damage| damage.end <= SEGMENT_HEADER_LEN);
+        if is_whole && !is_closed && segment.frames_end >= SEGMENT_HEADER_LEN {
+            let end = segment.frames_end;
+            let id = segment_id(&header);
+            let disk = host.disk.clone();
+            let file = SegmentFile::with_end(disk, id, last.path.clone(), end);
+            let active = ActiveSegment::new(header, Arc::new(file), fold.index);
+            let path = last.path;
+            self.damages.extend(
+                fold.damages
+                    .into_iter()
+                    .map(|damage| (path.clone(), damage)),
+            );
+            return Ok(Some((Arc::new(active), fold.next_ordinal, end)));
+        }
+        // The log goes on in a new segment. Frames lost at the end had sequence numbers, and ids
+        // that clients may have seen.
+        let lost_at_end = fold
+            .damages
+            .iter()
+            .filter(|damage| damage.frames_lost.is_none());
+        let lost_bytes: u64 = lost_at_end.map(|damage| damage.end - damage.start).sum();
+        let skipped = match lost_bytes {
+            0 if next_sequence > header.first_sequence => 0,
+            bytes => {
+                self.last_id = self.last_id.max(id_of_now(host));
+                1 + bytes / FRAME_HEADER_LEN as u64
+            }
+        };
+        self.resume = Resume {
+            next_sequence: next_sequence + skipped,
+            next_number: header.number + 1,
+            previous: Some(Previous {
+                frames_end: segment.frames_end,
+                last_sequence: next_sequence.saturating_sub(1),
+                salt: header.salt,
+            }),
+        };
+        let closed = ClosedSegment::new(header, last.path.clone(), segment.frames_end);
+        self.closed.push(Arc::new(closed));
+        let path = last.path;
+        self.damages.extend(
+            fold.damages
+                .into_iter()
+                .map(|damage| (path.clone(), damage)),
+        );
+        Ok(None)
+    }
+
+    fn unsealed(&self, host: &Host) -> Result<Vec<Arc<ClosedSegment>>, SegmentError> {
+        let mut unsealed = Vec::new();
+        for closed in &self.closed {
+            let has_trailer =
+                closed
+                    .has_trailer(&*host.disk)
+                    .map_err(|error| SegmentError::Io {
+                        path: closed.path.clone(),
+                        error,
+                    })?;
+            if !has_trailer {
+                unsealed.push(closed.clone());
+            }
+        }
+        Ok(unsealed)
+    }
+}
+
+fn newer(listed: &Listed) -> Option<SegmentError> {
+    match listed.header {
+        Err(error @ HeaderError::Newer(_)) => Some(SegmentError::Header {
+            path: listed.path.clone(),
+            error,
+        }),
+        _ => None,
+    }
+}
+
+/// An id that none given before today's clock is above.
+fn id_of_now(host: &Host) -> LogId {
+    LogId::from_u128((u128::from(host.clock.now_ms()) + 1) << 80)
+}

@@ -1,0 +1,296 @@
+//! Reading one segment: its bytes, where its frames end, its footer, its records. Nothing here
+//! can write.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::footer::{Footer, footer_head};
+use super::frame::Seed;
+use super::index::SegmentIndex;
+use super::scan::{Damage, DamageReason, End, Found, Scanner};
+use super::segment::{HeaderError, Previous, SEGMENT_HEADER_LEN, SegmentHeader, first_sequence_of};
+use crate::fs::{Access, Disk, Mapping, read_up_to};
+
+/// What is known from elsewhere about where a segment's frames end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndHint {
+    /// The next segment's header says so.
+    At(u64),
+    /// It is the last segment of a store that was recovered: everything in the file is durable.
+    FileEnd,
+    /// Nothing: it is a copy by itself.
+    Unknown,
+}
+
+/// Why a segment can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// The disk failed, which is not the end of the log.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the disk said.
+        error: io::Error,
+    },
+    /// Its beginning can't be read.
+    #[error("{path}: {error}")]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: HeaderError,
+    },
+}
+
+/// A segment's bytes.
+#[derive(Debug)]
+pub struct Segment {
+    /// The file.
+    pub path: PathBuf,
+    /// What it says of itself.
+    pub header: SegmentHeader,
+    /// Where its frames end.
+    pub frames_end: u64,
+    /// Whether that is known.
+    pub end: End,
+    damaged_copy: Option<usize>,
+    missing: u64,
+    bytes: Mapping,
+}
+
+impl Segment {
+    /// Opens the file at `path`.
+    pub fn open(disk: &dyn Disk, path: &Path, hint: EndHint) -> Result<Self, SegmentError> {
+        let mapped = disk
+            .open(path, Access::Read)
+            .and_then(|file| file.map(file.len()?));
+        match mapped {
+            Ok(bytes) => Self::from_bytes(path.to_path_buf(), bytes, hint),
+            Err(error) => Err(SegmentError::Io {
+                path: path.to_path_buf(),
+                error,
+            }),
+        }
+    }
+
+    /// Reads `bytes` as the segment at `path`.
+    pub fn from_bytes(path: PathBuf, bytes: Mapping, hint: EndHint) -> Result<Self, SegmentError> {
+        let read = match SegmentHeader::decode(&bytes) {
+            Ok(read) => read,
+            Err(error) => return Err(SegmentError::Header { path, error }),
+        };
+        let len = bytes.len() as u64;
+        let salt = read.header.salt;
+        let own_end = || {
+            let footer = Footer::read(&bytes, salt).map(|footer| footer.frames_end);
+            footer.or_else(|| find_footer_head(&bytes, salt))
+        };
+        let (frames_end, end) = match hint {
+            EndHint::At(end) => (end, End::Known),
+            EndHint::FileEnd => (own_end().unwrap_or(len), End::Known),
+            EndHint::Unknown => match own_end() {
+                Some(end) => (end, End::Known),
+                None => (len, End::Guessed),
+            },
+        };
+        Ok(Self {
+            path,
+            header: read.header,
+            frames_end: frames_end.min(len),
+            end,
+            damaged_copy: read.damaged_copy,
+            missing: frames_end.saturating_sub(len),
+            bytes,
+        })
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The seed of its checksums.
+    pub fn seed(&self) -> Seed {
+        Seed::new(self.header.salt)
+    }
+
+    /// Its frames, from the first one on.
+    pub fn scan(&self) -> Scanner<'_> {
+        let frames = self.frames();
+        Scanner::new(frames, self.seed(), self.end, SEGMENT_HEADER_LEN, 0)
+    }
+
+    /// Its footer, if it has a whole one.
+    pub fn footer(&self) -> Option<Footer<'_>> {
+        Footer::read(&self.bytes, self.header.salt)
+    }
+
+    /// Builds the index from the frames, and collects what is damaged on the way.
+    pub fn fold(&self) -> Fold {
+        let mut fold = Fold {
+            index: SegmentIndex::default(),
+            damages: self.outer_damages(),
+            next_ordinal: 0,
+            torn_at: None,
+        };
+        let mut scanner = self.scan();
+        for found in &mut scanner {
+            match found {
+                Found::Record {
+                    position,
+                    frame,
+                    record,
+                } => fold.index.apply(position, frame.header.id, &record),
+                Found::Damage(damage) => fold.damages.push(damage),
+                Found::Torn { position } => fold.torn_at = Some(position),
+            }
+        }
+        fold.next_ordinal = scanner.next_ordinal();
+        fold
+    }
+
+    /// Damage to what isn't a frame and can be told without reading the frames.
+    pub fn outer_damages(&self) -> Vec<Damage> {
+        let mut damages = Vec::new();
+        if let Some(copy) = self.damaged_copy {
+            let copy_len = SEGMENT_HEADER_LEN / 2;
+            damages.push(Damage {
+                start: copy as u64 * copy_len,
+                end: (copy as u64 + 1) * copy_len,
+                entry: None,
+                frames_lost: Some(0),
+                reason: DamageReason::Header,
+            });
+        }
+        if self.missing > 0 {
+            damages.push(Damage {
+                start: self.frames_end,
+                end: self.frames_end + self.missing,
+                entry: None,
+                frames_lost: None,
+                reason: DamageReason::Shortened,
+            });
+        }
+        damages
+    }
+
+    /// Damage behind the frames: to a footer, or to bytes set aside in front of it.
+    pub fn footer_damages(&self) -> Vec<Damage> {
+        let len = self.bytes.len() as u64;
+        let damage = |start, end, reason| Damage {
+            start,
+            end,
+            entry: None,
+            frames_lost: Some(0),
+            reason,
+        };
+        let Some(footer) = self.footer() else {
+            let has_head = find_footer_head(&self.bytes, self.header.salt).is_some();
+            let is_damaged = has_head && self.frames_end < len;
+            return Vec::from_iter(
+                is_damaged.then(|| damage(self.frames_end, len, DamageReason::Footer)),
+            );
+        };
+        let content = self.bytes.get(..footer.footer_start as usize);
+        let is_same = content.is_some_and(|content| crc32fast::hash(content) == footer.content_crc);
+        let set_aside = (footer.frames_end, footer.footer_start);
+        Vec::from_iter((!is_same).then(|| damage(set_aside.0, set_aside.1, DamageReason::SetAside)))
+    }
+
+    fn frames(&self) -> &[u8] {
+        self.bytes
+            .get(..self.frames_end as usize)
+            .unwrap_or(&self.bytes)
+    }
+}
+
+/// What comes of reading all frames of a segment.
+#[derive(Debug)]
+pub struct Fold {
+    /// The index.
+    pub index: SegmentIndex,
+    /// What is damaged.
+    pub damages: Vec<Damage>,
+    /// The ordinal that the next frame would have.
+    pub next_ordinal: u32,
+    /// Where a torn tail begins, in a segment whose end is guessed.
+    pub torn_at: Option<u64>,
+}
+
+/// A segment's file in an experiment's folder, known by its beginning only.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The file.
+    pub path: PathBuf,
+    /// From its name.
+    pub first_sequence: u64,
+    /// What it says of itself.
+    pub header: Result<SegmentHeader, HeaderError>,
+    /// Where its frames end.
+    pub hint: EndHint,
+    /// The file's length.
+    pub len: u64,
+}
+
+/// The segments in an experiment's folder, in log order.
+pub fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError> {
+    let io_error = |path: &Path, error| SegmentError::Io {
+        path: path.to_path_buf(),
+        error,
+    };
+    let mut listed = Vec::new();
+    for entry in disk.list(dir).map_err(|error| io_error(dir, error))? {
+        let Some(first_sequence) = first_sequence_of(&entry.name) else {
+            continue;
+        };
+        let path = dir.join(&entry.name);
+        let (header, len) = read_header(disk, &path).map_err(|error| io_error(&path, error))?;
+        listed.push(Listed {
+            path,
+            first_sequence,
+            header,
+            hint: EndHint::FileEnd,
+            len,
+        });
+    }
+    listed.sort_by_key(|segment| segment.first_sequence);
+    let ends: Vec<Option<Previous>> = listed
+        .iter()
+        .skip(1)
+        .map(|next| next.header.as_ref().ok().and_then(|header| header.previous))
+        .collect();
+    for (segment, previous) in listed.iter_mut().zip(ends) {
+        let salt = segment.header.as_ref().map(|header| header.salt);
+        segment.hint = match previous {
+            Some(previous) if salt == Ok(previous.salt) => EndHint::At(previous.frames_end),
+            // The segment that would know is damaged, or missing.
+            _ => EndHint::FileEnd,
+        };
+    }
+    Ok(listed)
+}
+
+fn read_header(
+    disk: &dyn Disk,
+    path: &Path,
+) -> io::Result<(Result<SegmentHeader, HeaderError>, u64)> {
+    let file = disk.open(path, Access::Read)?;
+    let mut head = [0; SEGMENT_HEADER_LEN as usize];
+    let head_len = read_up_to(&*file, &mut head, 0)?;
+    let read = SegmentHeader::decode(head.get(..head_len).unwrap_or_default());
+    Ok((read.map(|read| read.header), file.len()?))
+}
+
+/// Looks for the head of a footer whose end is damaged.
+fn find_footer_head(bytes: &[u8], salt: u64) -> Option<u64> {
+    let begin = SEGMENT_HEADER_LEN as usize;
+    let places = (begin..bytes.len()).step_by(8);
+    places
+        .filter(|at| {
+            bytes
+                .get(*at..)
+                .is_some_and(|rest| rest.starts_with(b"TLFOOTER"))
+        })
+        .find_map(|at| footer_head(bytes.get(at..)?, salt))
+}

@@ -1,0 +1,323 @@
+//! The file behind a segment that is written to: what is durable but not written yet, the
+//! descriptor, and the four positions.
+//!
+//! *staged* ≥ *durable* (in the journal) ≥ *written* (in the file, through the page cache) ≥
+//! *synced* (checkpointed). Only what is durable is acknowledged, read, or written here.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::fs::{Access, Disk, File, Mapping, parent, read_exact_at, write_all_at};
+use crate::model::Slug;
+
+/// Pieces of the log are joined up to this size before they are written.
+const WRITE_BYTES_MAX: usize = 1 << 20;
+
+/// Which segment of which life of which experiment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SegmentId {
+    /// The experiment.
+    pub slug: Slug,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// The sequence number of the segment's first frame.
+    pub first_sequence: u64,
+    /// The segment's salt.
+    pub salt: u64,
+}
+
+/// A segment that is being written.
+pub struct SegmentFile {
+    /// Which segment this is.
+    pub id: SegmentId,
+    /// Its file.
+    pub path: PathBuf,
+    disk: Arc<dyn Disk>,
+    durable_end: AtomicU64,
+    /// The journal's lap that last spoke of this segment; only the journal uses it.
+    pub lap: AtomicU64,
+    /// Durable pieces that are not written yet, one behind the other.
+    pending: Mutex<Pending>,
+    /// Held while writing and syncing, so that both happen in order. Never taken by who has
+    /// `pending`.
+    io: Mutex<Io>,
+}
+
+/// What went wrong with a file. A write that finds the disk full is tried again; a sync never is.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// A write failed.
+    #[error("a write failed: {0}")]
+    Write(io::Error),
+    /// A sync failed: what is on the disk is unknown.
+    #[error("a sync failed: {0}")]
+    Sync(io::Error),
+}
+
+#[derive(Default)]
+struct Pending {
+    pieces: std::collections::VecDeque<Piece>,
+    /// Whether somebody will come to write the pieces.
+    is_scheduled: bool,
+    /// Nothing more is written: the experiment was deleted.
+    is_dropped: bool,
+}
+
+enum NextWrite {
+    Pieces(u64, Vec<u8>, usize),
+    BeyondLimit,
+    Nothing,
+}
+
+#[derive(Clone)]
+struct Piece {
+    offset: u64,
+    bytes: Bytes,
+}
+
+struct Io {
+    /// Open from the first write until the sync: a write-back error is told only to those who
+    /// had the file open.
+    file: Option<Arc<dyn File>>,
+    /// Whether the folder must be synced for the file to be found after a crash.
+    is_new: bool,
+    written_end: u64,
+}
+
+impl SegmentFile {
+    /// A segment whose file isn't there yet.
+    pub fn new(disk: Arc<dyn Disk>, id: SegmentId, path: PathBuf) -> Self {
+        Self::with_end(disk, id, path, 0)
+    }
+
+    /// A segment whose file is durable up to `end`.
+    pub fn with_end(disk: Arc<dyn Disk>, id: SegmentId, path: PathBuf, end: u64) -> Self {
+        Self {
+            id,
+            path,
+            disk,
+            durable_end: AtomicU64::new(end),
+            lap: AtomicU64::new(0),
+            pending: Mutex::default(),
+            io: Mutex::new(Io {
+                file: None,
+                is_new: end == 0,
+                written_end: end,
+            }),
+        }
+    }
+
+    /// What lies before this may be read.
+    pub fn durable_end(&self) -> u64 {
+        self.durable_end.load(Ordering::Acquire)
+    }
+
+    /// Takes bytes that have become durable at the durable end, to be read from now on and
+    /// written soon. Says whether somebody must be sent to write them.
+    #[must_use]
+    pub fn push_durable(&self, offset: u64, bytes: Bytes) -> bool {
+        let end = offset + bytes.len() as u64;
+        let mut pending = lock(&self.pending);
+        if pending.is_dropped {
+            return false;
+        }
+        pending.pieces.push_back(Piece { offset, bytes });
+        self.durable_end.store(end, Ordering::Release);
+        !std::mem::replace(&mut pending.is_scheduled, true)
+    }
+
+    /// Writes pending pieces below `limit` into the file, through the page cache. What is written
+    /// leaves memory; after an error the rest stays, to be tried again at the same place. Says
+    /// whether nothing is left pending.
+    pub fn write_out(&self, limit: u64) -> io::Result<bool> {
+        let mut io = lock(&self.io);
+        self.write_pending(&mut io, limit)
+    }
+
+    /// Makes durable in the file itself what is written, and lets the descriptor go.
+    pub fn sync_written(&self) -> io::Result<()> {
+        let mut io = lock(&self.io);
+        if let Some(file) = &io.file {
+            file.sync_data()?;
+        }
+        if io.is_new && io.file.is_some() {
+            self.disk.sync_dir(&parent(&self.path))?;
+            io.is_new = false;
+        }
+        io.file = None;
+        Ok(())
+    }
+
+    /// Takes note that the whole file system was synced when the file was written up to
+    /// `written_end`.
+    pub fn note_synced(&self, written_end: u64) {
+        let mut io = lock(&self.io);
+        io.is_new = io.is_new && written_end == 0;
+        if io.written_end == written_end {
+            io.file = None;
+        }
+    }
+
+    /// Whether durable bytes wait to be written.
+    pub fn has_pending(&self) -> bool {
+        !lock(&self.pending).pieces.is_empty()
+    }
+
+    /// Whether the descriptor is open, since bytes were written and not synced.
+    pub fn is_open(&self) -> bool {
+        lock(&self.io).file.is_some()
+    }
+
+    /// How far the file is written.
+    pub fn written_end(&self) -> u64 {
+        lock(&self.io).written_end
+    }
+
+    /// Writes `bytes` at `offset`, the durable end, and syncs them: the way of a large group,
+    /// whose bytes the journal doesn't hold. The caller has made that known in the journal.
+    pub fn write_around(&self, offset: u64, bytes: &[u8]) -> Result<(), Trouble> {
+        let mut io = lock(&self.io);
+        self.write_pending(&mut io, u64::MAX)
+            .map_err(Trouble::Write)?;
+        let file = self.open(&mut io).map_err(Trouble::Write)?;
+        write_all_at(&*file, bytes, offset).map_err(Trouble::Write)?;
+        if io.is_new {
+            let dir = parent(&self.path);
+            self.disk.sync_dir(&dir).map_err(Trouble::Sync)?;
+            io.is_new = false;
+        }
+        file.sync_data().map_err(Trouble::Sync)?;
+        io.written_end = offset + bytes.len() as u64;
+        io.file = None;
+        Ok(())
+    }
+
+    /// Takes note that what [`Self::write_around`] wrote is whole, and so durable.
+    pub fn note_durable(&self, end: u64) {
+        self.durable_end.store(end, Ordering::Release);
+    }
+
+    /// Appends a footer behind everything in the file and syncs it. Nothing else writes here any
+    /// more. `footer` makes it of the file's bytes, to stand at the next multiple of 8, or
+    /// decides that there is to be none.
+    pub fn seal(&self, footer: impl FnOnce(Mapping) -> Option<Vec<u8>>) -> Result<(), Trouble> {
+        self.write_out(u64::MAX).map_err(Trouble::Write)?;
+        self.sync_written().map_err(Trouble::Sync)?;
+        let _io = lock(&self.io);
+        let opened = self.disk.open(&self.path, Access::ReadWrite);
+        let file = opened.map_err(Trouble::Write)?;
+        let len = file.len().map_err(Trouble::Write)?;
+        let Some(footer) = footer(file.map(len).map_err(Trouble::Write)?) else {
+            return Ok(());
+        };
+        write_all_at(&*file, &footer, len.next_multiple_of(8)).map_err(Trouble::Write)?;
+        file.sync_data().map_err(Trouble::Sync)
+    }
+
+    /// The bytes from `begin` to `end`, written or not. The caller stays below the durable end.
+    pub fn read(&self, begin: u64, end: u64) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(end.saturating_sub(begin)).map_err(io::Error::other)?;
+        let mut bytes = vec![0; len];
+        // First what is in memory: a piece that leaves it meanwhile was written before that.
+        let pieces: Vec<Piece> = {
+            let pending = lock(&self.pending);
+            let overlaps = |piece: &&Piece| {
+                piece.offset < end && piece.offset + piece.bytes.len() as u64 > begin
+            };
+            pending.pieces.iter().filter(overlaps).cloned().collect()
+        };
+        let in_file = pieces.first().map_or(end, |piece| piece.offset.max(begin));
+        let (front, _) = bytes.split_at_mut((in_file - begin) as usize);
+        if !front.is_empty() {
+            let file = self.disk.open(&self.path, Access::Read)?;
+            read_exact_at(&*file, front, begin)?;
+        }
+        for piece in &pieces {
+            copy_overlap(&mut bytes, begin, &piece.bytes, piece.offset);
+        }
+        Ok(bytes)
+    }
+
+    /// Forgets what is pending and writes nothing more, since the experiment is deleted.
+    pub fn drop_pending(&self) {
+        let mut io = lock(&self.io);
+        let mut pending = lock(&self.pending);
+        pending.pieces.clear();
+        pending.is_dropped = true;
+        io.file = None;
+        io.written_end = self.durable_end();
+    }
+
+    fn write_pending(&self, io: &mut Io, limit: u64) -> io::Result<bool> {
+        loop {
+            let (offset, bytes, piece_count) = match self.next_write(limit) {
+                NextWrite::Pieces(offset, bytes, piece_count) => (offset, bytes, piece_count),
+                NextWrite::BeyondLimit => return Ok(false),
+                NextWrite::Nothing => return Ok(true),
+            };
+            let file = self.open(io)?;
+            write_all_at(&*file, &bytes, offset)?;
+            io.written_end = offset + bytes.len() as u64;
+            lock(&self.pending).pieces.drain(..piece_count);
+        }
+    }
+
+    /// The next pieces, joined. When nothing is pending, nobody is on the way any more either.
+    fn next_write(&self, limit: u64) -> NextWrite {
+        let mut pending = lock(&self.pending);
+        let Some(first) = pending.pieces.front() else {
+            pending.is_scheduled = false;
+            return NextWrite::Nothing;
+        };
+        let offset = first.offset;
+        let mut joined = Vec::new();
+        let mut piece_count = 0;
+        for piece in &pending.pieces {
+            let is_below = piece.offset + piece.bytes.len() as u64 <= limit;
+            let fits = piece_count == 0 || joined.len() + piece.bytes.len() <= WRITE_BYTES_MAX;
+            if !is_below || !fits {
+                break;
+            }
+            joined.extend_from_slice(&piece.bytes);
+            piece_count += 1;
+        }
+        match piece_count {
+            0 => NextWrite::BeyondLimit,
+            _ => NextWrite::Pieces(offset, joined, piece_count),
+        }
+    }
+
+    fn open(&self, io: &mut Io) -> io::Result<Arc<dyn File>> {
+        if let Some(file) = &io.file {
+            return Ok(file.clone());
+        }
+        let opened = match self.disk.open(&self.path, Access::ReadWrite) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && io.written_end == 0 => {
+                self.disk.create(&self.path)
+            }
+            opened => opened,
+        }?;
+        io.file = Some(opened.clone());
+        Ok(opened)
+    }
+}
+
+fn copy_overlap(target: &mut [u8], target_offset: u64, source: &[u8], source_offset: u64) {
+    let begin = target_offset.max(source_offset);
+    let target = target.get_mut((begin - target_offset) as usize..);
+    let source = source.get((begin - source_offset) as usize..);
+    if let (Some(target), Some(source)) = (target, source) {
+        for (target, source) in target.iter_mut().zip(source) {
+            *target = *source;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A thread that panicked while it held this has left whole pieces and positions behind.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,443 @@
+//! What readers see of a log while it is written: the closed segments, and the active one up to
+//! its durable end.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+
+use bytes::Bytes;
+
+use super::footer;
+use super::frame::{Frame, Seed};
+use super::index::{Block, SegmentIndex, block_of, variant_key_of};
+use super::reader::{EndHint, Segment, SegmentError};
+use super::record::Record;
+use super::segment::SegmentHeader;
+use super::segment_file::{SegmentFile, Trouble};
+use crate::fs::{Access, Disk, Mapping, read_up_to};
+use crate::model::{Entry, LogId, VariantCount};
+
+/// A log's segments. The writer changes it; readers hold its locks for look-ups only, never while
+/// they read files.
+#[derive(Default)]
+pub struct LogView {
+    segments: RwLock<Segments>,
+}
+
+#[derive(Default, Clone)]
+struct Segments {
+    closed: Vec<Arc<ClosedSegment>>,
+    active: Option<Arc<ActiveSegment>>,
+}
+
+/// The segment that is written to.
+pub struct ActiveSegment {
+    /// What it says of itself.
+    pub header: SegmentHeader,
+    /// Its file.
+    pub file: Arc<SegmentFile>,
+    /// All that is staged; readers stop at the durable end.
+    index: RwLock<SegmentIndex>,
+}
+
+/// A segment that is not written to any more.
+pub struct ClosedSegment {
+    /// What it says of itself.
+    pub header: SegmentHeader,
+    /// Its file.
+    pub path: PathBuf,
+    /// Where its frames end.
+    pub frames_end: u64,
+    /// Until it is sealed: its index and what isn't in its file yet.
+    live: RwLock<Option<Arc<ActiveSegment>>>,
+    /// Held while sealing; true when nothing may be written any more, since the experiment is
+    /// deleted and another may soon have the same name.
+    is_deleted: Mutex<bool>,
+    /// Read from its footer on first use.
+    index: OnceLock<ClosedIndex>,
+}
+
+/// What is kept in memory of a closed segment that was asked for.
+#[derive(Debug)]
+struct ClosedIndex {
+    variants: Vec<VariantCount>,
+    last: Option<(LogId, u64)>,
+    blocks: Vec<Block>,
+}
+
+/// What a log holds.
+#[derive(Debug, Default)]
+pub struct LogSummary {
+    /// Durable entries.
+    pub count: u64,
+    /// The same for each variant, in the order of first use.
+    pub variants: Vec<VariantCount>,
+    /// The newest entry's id and time of receipt.
+    pub last: Option<(LogId, u64)>,
+    /// How many segments there are.
+    pub segment_count: u64,
+}
+
+impl LogView {
+    /// A view of these closed segments.
+    pub fn new(closed: Vec<Arc<ClosedSegment>>) -> Self {
+        let active = None;
+        Self {
+            segments: RwLock::new(Segments { closed, active }),
+        }
+    }
+
+    /// Makes `segment` the active one.
+    pub fn set_active(&self, segment: Arc<ActiveSegment>) {
+        self.segments_mut().active = Some(segment);
+    }
+
+    /// Closes the active segment; what lies behind `frames_end` isn't part of the log.
+    pub fn close_active(&self, segment: Arc<ActiveSegment>, frames_end: u64) -> Arc<ClosedSegment> {
+        let closed = Arc::new(ClosedSegment {
+            header: segment.header.clone(),
+            path: segment.file.path.clone(),
+            frames_end,
+            live: RwLock::new(Some(segment)),
+            is_deleted: Mutex::new(false),
+            index: OnceLock::new(),
+        });
+        let mut segments = self.segments_mut();
+        segments.active = None;
+        segments.closed.push(closed.clone());
+        closed
+    }
+
+    /// Has nothing more written to any segment, since the experiment is deleted.
+    pub fn mark_deleted(&self) {
+        let segments = self.snapshot();
+        if let Some(active) = segments.active {
+            active.file.drop_pending();
+        }
+        for closed in segments.closed {
+            closed.mark_deleted();
+        }
+    }
+
+    /// The entry `id`, if it is there and durable.
+    pub fn get(&self, disk: &dyn Disk, id: LogId) -> Result<Option<Entry>, SegmentError> {
+        let segments = self.snapshot();
+        if let Some(active) = &segments.active
+            && active.header.last_id < id
+        {
+            return active.get(id, active.file.durable_end());
+        }
+        let behind = segments
+            .closed
+            .partition_point(|segment| segment.header.last_id < id);
+        let candidate = behind.checked_sub(1).and_then(|at| segments.closed.get(at));
+        candidate.map_or(Ok(None), |segment| segment.get(disk, id))
+    }
+
+    /// Counts, from indexes alone.
+    pub fn summary(&self, disk: &dyn Disk) -> Result<LogSummary, SegmentError> {
+        let segments = self.snapshot();
+        let mut summary = LogSummary::default();
+        for closed in &segments.closed {
+            closed.add_to(disk, &mut summary)?;
+        }
+        if let Some(active) = &segments.active {
+            active.add_to(active.file.durable_end(), &mut summary);
+        }
+        Ok(summary)
+    }
+
+    /// Whether any entry of this log names the variant `key`.
+    pub fn has_variant(&self, disk: &dyn Disk, key: &str) -> Result<bool, SegmentError> {
+        let summary = self.summary(disk)?;
+        let mut variants = summary.variants.iter();
+        Ok(variants.any(|variant| &*variant.key == key && variant.count > 0))
+    }
+
+    fn snapshot(&self) -> Segments {
+        let segments: RwLockReadGuard<'_, Segments> =
+            self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.clone()
+    }
+
+    fn segments_mut(&self) -> RwLockWriteGuard<'_, Segments> {
+        self.segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ActiveSegment {
+    /// An active segment with the index of what its file holds.
+    pub fn new(header: SegmentHeader, file: Arc<SegmentFile>, index: SegmentIndex) -> Self {
+        Self {
+            header,
+            file,
+            index: RwLock::new(index),
+        }
+    }
+
+    /// The index, for the writer.
+    pub fn index_mut(&self) -> RwLockWriteGuard<'_, SegmentIndex> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index of all that is staged.
+    pub fn index(&self) -> RwLockReadGuard<'_, SegmentIndex> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the index anew from what is durable in front of `end`.
+    pub fn rebuild_index(&self, end: u64) -> Result<(), SegmentError> {
+        let path = &self.file.path;
+        let bytes = self.file.read(0, end).map_err(|error| SegmentError::Io {
+            path: path.clone(),
+            error,
+        })?;
+        let segment = Segment::from_bytes(path.clone(), Mapping::Owned(bytes), EndHint::At(end))?;
+        *self.index_mut() = segment.fold().index;
+        Ok(())
+    }
+
+    fn get(&self, id: LogId, end: u64) -> Result<Option<Entry>, SegmentError> {
+        let block = self.index().block_of(id, end);
+        // A block may have been staged behind what is durable.
+        let Some(block) = block.filter(|block| block.start < end) else {
+            return Ok(None);
+        };
+        let bytes = self
+            .file
+            .read(block.start, block.end.min(end))
+            .map_err(|error| SegmentError::Io {
+                path: self.file.path.clone(),
+                error,
+            })?;
+        Ok(find_entry(&bytes, Seed::new(self.header.salt), id))
+    }
+
+    fn add_to(&self, end: u64, summary: &mut LogSummary) {
+        let index = self.index();
+        let is_all_durable = index
+            .variants
+            .iter()
+            .all(|variant| variant.postings.last() < end);
+        let variants = index.variants.iter().map(|variant| {
+            let postings = &variant.postings;
+            let count = if postings.last() < end {
+                postings.count
+            } else {
+                postings
+                    .iter()
+                    .take_while(|position| *position < end)
+                    .count() as u64
+            };
+            (&*variant.key, count)
+        });
+        let last = index.last_id.map(|id| (id, index.received_at_ms_last));
+        summary.add(variants, last.filter(|_| is_all_durable));
+    }
+}
+
+impl ClosedSegment {
+    /// A closed segment that was there before.
+    pub fn new(header: SegmentHeader, path: PathBuf, frames_end: u64) -> Self {
+        Self {
+            header,
+            path,
+            frames_end,
+            live: RwLock::new(None),
+            is_deleted: Mutex::new(false),
+            index: OnceLock::new(),
+        }
+    }
+
+    /// Writes the footer, made from the frames in the file, and syncs it. A segment with damage
+    /// stays as it is: a fresh checksum over damaged bytes would hide them.
+    pub fn seal(&self, disk: &Arc<dyn Disk>) -> Result<(), Trouble> {
+        let is_deleted = lock(&self.is_deleted);
+        if *is_deleted {
+            return Ok(());
+        }
+        let file = match self.live() {
+            Some(active) => active.file.clone(),
+            None => {
+                let id = super::writer::segment_id(&self.header);
+                let (path, end) = (self.path.clone(), self.frames_end);
+                Arc::new(SegmentFile::with_end(disk.clone(), id, path, end))
+            }
+        };
+        file.seal(|bytes| self.make_footer(bytes))?;
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    /// Has nothing more written to its file.
+    pub fn mark_deleted(&self) {
+        let mut is_deleted = lock(&self.is_deleted);
+        *is_deleted = true;
+        if let Some(active) = self.live() {
+            active.file.drop_pending();
+        }
+    }
+
+    /// Whether the file ends as a sealed one does. Reads the end only.
+    pub fn has_trailer(&self, disk: &dyn Disk) -> io::Result<bool> {
+        let file = disk.open(&self.path, Access::Read)?;
+        let mut magic = [0; footer::TRAILER_MAGIC.len()];
+        let at = file.len()?.checked_sub(footer::TRAILER_LEN as u64);
+        let Some(at) = at else { return Ok(false) };
+        read_up_to(&*file, &mut magic, at)?;
+        Ok(magic == footer::TRAILER_MAGIC)
+    }
+
+    fn make_footer(&self, bytes: Mapping) -> Option<Vec<u8>> {
+        let hint = EndHint::At(self.frames_end);
+        let segment = Segment::from_bytes(self.path.clone(), bytes, hint).ok()?;
+        if segment.footer().is_some() {
+            return None;
+        }
+        let fold = segment.fold();
+        if !fold.damages.is_empty() {
+            return None;
+        }
+        let len = segment.bytes().len();
+        let begin = len.next_multiple_of(8);
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(segment.bytes());
+        crc.update(&vec![0; begin - len]);
+        let salt = self.header.salt;
+        let end = self.frames_end;
+        Some(footer::encode(
+            &fold.index,
+            salt,
+            end,
+            begin as u64,
+            crc.finalize(),
+        ))
+    }
+
+    fn get(&self, disk: &dyn Disk, id: LogId) -> Result<Option<Entry>, SegmentError> {
+        if let Some(active) = self.live() {
+            return active.get(id, self.frames_end);
+        }
+        let Some(block) = block_of(&self.index(disk)?.blocks, id, self.frames_end) else {
+            return Ok(None);
+        };
+        let segment = Segment::open(disk, &self.path, EndHint::At(self.frames_end))?;
+        let block = segment
+            .bytes()
+            .get(block.start as usize..block.end as usize);
+        Ok(find_entry(block.unwrap_or_default(), segment.seed(), id))
+    }
+
+    fn add_to(&self, disk: &dyn Disk, summary: &mut LogSummary) -> Result<(), SegmentError> {
+        if let Some(active) = self.live() {
+            active.add_to(self.frames_end.min(active.file.durable_end()), summary);
+            return Ok(());
+        }
+        let index = self.index(disk)?;
+        let variants = index.variants.iter();
+        summary.add(
+            variants.map(|variant| (&*variant.key, variant.count)),
+            index.last,
+        );
+        Ok(())
+    }
+
+    fn index(&self, disk: &dyn Disk) -> Result<&ClosedIndex, SegmentError> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let segment = Segment::open(disk, &self.path, EndHint::At(self.frames_end))?;
+        let index = match segment.footer() {
+            Some(footer) => ClosedIndex {
+                variants: footer
+                    .variants()
+                    .map(|(key, count, _)| VariantCount {
+                        key: key.into(),
+                        count,
+                    })
+                    .collect(),
+                last: footer
+                    .summary
+                    .ids()
+                    .map(|(_, last)| (last, footer.summary.received_at_ms_last)),
+                blocks: footer.blocks(),
+            },
+            // Missing or damaged: the frames are the truth.
+            None => {
+                let index = segment.fold().index;
+                ClosedIndex {
+                    variants: index
+                        .variants
+                        .iter()
+                        .map(|variant| VariantCount {
+                            key: variant.key.clone(),
+                            count: variant.postings.count,
+                        })
+                        .collect(),
+                    last: index.last_id.map(|id| (id, index.received_at_ms_last)),
+                    blocks: index.blocks,
+                }
+            }
+        };
+        Ok(self.index.get_or_init(|| index))
+    }
+
+    fn live(&self) -> Option<Arc<ActiveSegment>> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LogSummary {
+    fn add<'a>(
+        &mut self,
+        variants: impl Iterator<Item = (&'a str, u64)>,
+        last: Option<(LogId, u64)>,
+    ) {
+        self.segment_count += 1;
+        for (key, count) in variants {
+            self.count += count;
+            match self.variants.iter_mut().find(|known| &*known.key == key) {
+                Some(known) => known.count += count,
+                None => self.variants.push(VariantCount {
+                    key: key.into(),
+                    count,
+                }),
+            }
+        }
+        self.last = last.or(self.last);
+    }
+}
+
+/// The entry `id` among the frames of one block. A damaged frame in front of it is stepped over.
+fn find_entry(block: &[u8], seed: Seed, id: LogId) -> Option<Entry> {
+    let mut position = 0;
+    while let Some(rest) = block.get(position..).filter(|rest| !rest.is_empty()) {
+        let Ok(frame) = Frame::decode_unpadded(rest, seed) else {
+            position += super::frame::FRAME_ALIGN;
+            continue;
+        };
+        position += frame.frame_len();
+        if frame.header.id != id {
+            continue;
+        }
+        let Ok(Record::Entry(entry)) = Record::of(&frame) else {
+            return None;
+        };
+        return Some(Entry {
+            id,
+            received_at_ms: entry.received_at_ms,
+            variant_key: variant_key_of(entry.body),
+            body: Bytes::copy_from_slice(entry.body),
+        });
+    }
+    None
+}

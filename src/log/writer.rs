@@ -1,0 +1,328 @@
+//! The one writer of an experiment's log: stages entries into the active segment and rolls to the
+//! next. It decides what is written where; the journal and the segment's file do the writing.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::frame::{self, FrameKind, Seed};
+use super::index::SegmentIndex;
+use super::reader::SegmentError;
+use super::record::{self, EntryRecord, Record, VariantRecord};
+use super::segment::{Previous, SegmentHeader, segment_path};
+use super::segment_file::{SegmentFile, SegmentId};
+use super::ulid::IdGenerator;
+use super::view::{ActiveSegment, ClosedSegment, LogView};
+use crate::fs::Host;
+use crate::model::{LogId, NewEntry, Slug};
+
+/// Whose log it is, and how it is written.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// The store's id.
+    pub store_id: u64,
+    /// The experiment.
+    pub slug: Slug,
+    /// Which life of it.
+    pub incarnation: u64,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// A segment that has reached this size is closed.
+    pub segment_bytes: u64,
+    /// The unit in which a power cut may tear what is written.
+    pub sector_bytes: usize,
+}
+
+/// Where the next frame goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Resume {
+    /// Its sequence number.
+    pub next_sequence: u64,
+    /// The number of the next segment.
+    pub next_number: u64,
+    /// The segment before the next one.
+    pub previous: Option<Previous>,
+}
+
+/// The writer.
+pub struct LogWriter {
+    options: LogOptions,
+    host: Host,
+    view: Arc<LogView>,
+    ids: IdGenerator,
+    active: Option<Active>,
+    resume: Resume,
+}
+
+struct Active {
+    segment: Arc<ActiveSegment>,
+    seed: Seed,
+    next_ordinal: u32,
+    staged_end: u64,
+    /// The bytes from the last sector boundary to the staged end.
+    last_sector: Vec<u8>,
+}
+
+/// Entries in frames, ready for the journal.
+pub struct Staged {
+    /// The segment that they belong to.
+    pub segment: Arc<ActiveSegment>,
+    /// Where the new bytes begin.
+    pub offset: u64,
+    /// How many bytes of `bytes` come before `offset`.
+    pub lead_len: usize,
+    /// The lead, then the new bytes.
+    pub bytes: Vec<u8>,
+    /// How many bytes of `bytes` come before the first entry: lead, segment header, variants.
+    pub head_len: usize,
+    /// The entries' ids.
+    pub ids: Vec<LogId>,
+    /// The segment before this one, when this one is new: to be sealed once this is durable.
+    pub closed: Option<Arc<ClosedSegment>>,
+    /// The ordinal of the first entry.
+    first_ordinal: u32,
+}
+
+impl Staged {
+    /// Where in the segment the first entry begins.
+    pub fn entries_begin(&self) -> u64 {
+        self.offset + (self.head_len - self.lead_len) as u64
+    }
+
+    /// Where in the segment the staged bytes end.
+    pub fn end(&self) -> u64 {
+        self.offset + (self.bytes.len() - self.lead_len) as u64
+    }
+}
+
+impl LogWriter {
+    /// A writer that goes on behind what the log holds, in a new segment. `last_id` is the last
+    /// id that may have been given.
+    pub fn new(
+        options: LogOptions,
+        host: Host,
+        view: Arc<LogView>,
+        last_id: LogId,
+        resume: Resume,
+    ) -> io::Result<Self> {
+        let ids = IdGenerator::new(last_id, host.entropy.next_u64()?);
+        Ok(Self {
+            options,
+            host,
+            view,
+            ids,
+            active: None,
+            resume,
+        })
+    }
+
+    /// Goes on in a segment that was there; `last_sector` holds its bytes from the last sector
+    /// boundary to `end`.
+    pub fn continue_in(
+        &mut self,
+        segment: Arc<ActiveSegment>,
+        next_ordinal: u32,
+        end: u64,
+        last_sector: Vec<u8>,
+    ) {
+        self.active = Some(Active {
+            seed: Seed::new(segment.header.salt),
+            segment,
+            next_ordinal,
+            staged_end: end,
+            last_sector,
+        });
+    }
+
+    /// What readers see of this log.
+    pub fn view(&self) -> &Arc<LogView> {
+        &self.view
+    }
+
+    /// The segment being written, if there is one.
+    pub fn active(&self) -> Option<&Arc<ActiveSegment>> {
+        self.active.as_ref().map(|active| &active.segment)
+    }
+
+    /// Puts entries into frames behind all that was staged before. Their variants were checked.
+    pub fn stage(&mut self, entries: &[NewEntry]) -> io::Result<Staged> {
+        let now_ms = self.host.clock.now_ms();
+        let bytes_about: usize = entries.iter().map(|entry| entry.body.len() + 64).sum();
+        let closed = self.close_if_full(bytes_about as u64);
+        let (mut active, header) = match self.active.take() {
+            Some(active) => (active, Vec::new()),
+            None => self.begin_segment(now_ms)?,
+        };
+        let segment = active.segment.clone();
+        let mut index = segment.index_mut();
+        let lead_len = active.last_sector.len();
+        let offset = active.staged_end;
+        let mut bytes = Vec::with_capacity(lead_len + header.len() + bytes_about + 256);
+        bytes.append(&mut active.last_sector);
+        bytes.extend_from_slice(&header);
+        let mut frames = Frames {
+            bytes,
+            base: offset - lead_len as u64,
+            seed: active.seed,
+            ordinal: active.next_ordinal,
+        };
+
+        for entry in entries {
+            if index.number_of(&entry.variant_key).is_none() {
+                let variant = VariantRecord {
+                    number: index.next_number(),
+                    key: &entry.variant_key,
+                };
+                frames.push(&mut index, LogId::MIN, Record::Variant(variant));
+            }
+        }
+        let head_len = frames.bytes.len();
+        let first_ordinal = frames.ordinal;
+        let mut ids = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let record = EntryRecord {
+                received_at_ms: now_ms,
+                variant: index.number_of(&entry.variant_key).unwrap_or_default(),
+                idempotency: None,
+                body: &entry.body,
+            };
+            let id = self.ids.next(now_ms);
+            frames.push(&mut index, id, Record::Entry(record));
+            ids.push(id);
+        }
+        drop(index);
+
+        active.next_ordinal = frames.ordinal;
+        active.staged_end = frames.base + frames.bytes.len() as u64;
+        let sector = self.options.sector_bytes as u64;
+        let boundary = active.staged_end / sector * sector;
+        let last_sector = frames.bytes.get((boundary - frames.base) as usize..);
+        active
+            .last_sector
+            .extend_from_slice(last_sector.unwrap_or_default());
+        self.active = Some(active);
+        Ok(Staged {
+            segment,
+            offset,
+            lead_len,
+            bytes: frames.bytes,
+            head_len,
+            ids,
+            closed,
+            first_ordinal,
+        })
+    }
+
+    /// Gives up staged entries that went around the journal and were not written whole. The
+    /// segment ends in front of them; the log goes on in a new one.
+    pub fn abandon(&mut self, staged: &Staged) -> Result<(), SegmentError> {
+        let Some(active) = self.active.take() else {
+            return Ok(());
+        };
+        let frames_end = staged.entries_begin();
+        active.segment.rebuild_index(frames_end)?;
+        self.close(active.segment, staged.first_ordinal, frames_end);
+        Ok(())
+    }
+
+    fn close_if_full(&mut self, bytes_about: u64) -> Option<Arc<ClosedSegment>> {
+        let limit = self.options.segment_bytes;
+        let active = self.active.take_if(|active| {
+            let is_empty = active.next_ordinal == 0;
+            let ordinals_run_out = active.next_ordinal > u32::MAX / 2;
+            !is_empty && (active.staged_end + bytes_about > limit || ordinals_run_out)
+        })?;
+        Some(self.close(active.segment, active.next_ordinal, active.staged_end))
+    }
+
+    fn close(
+        &mut self,
+        segment: Arc<ActiveSegment>,
+        next_ordinal: u32,
+        frames_end: u64,
+    ) -> Arc<ClosedSegment> {
+        let header = &segment.header;
+        let next_sequence = header.first_sequence + u64::from(next_ordinal);
+        self.resume = Resume {
+            next_sequence,
+            next_number: header.number + 1,
+            previous: Some(Previous {
+                frames_end,
+                last_sequence: next_sequence.saturating_sub(1),
+                salt: header.salt,
+            }),
+        };
+        self.view.close_active(segment, frames_end)
+    }
+
+    fn begin_segment(&mut self, now_ms: u64) -> io::Result<(Active, Vec<u8>)> {
+        let header = SegmentHeader {
+            store_id: self.options.store_id,
+            slug: self.options.slug.clone(),
+            incarnation: self.options.incarnation,
+            number: self.resume.next_number,
+            first_sequence: self.resume.next_sequence,
+            last_id: self.ids.last(),
+            created_at_ms: now_ms,
+            salt: self.host.entropy.next_u64()?,
+            previous: self.resume.previous,
+        };
+        let bytes = header.encode();
+        let id = segment_id(&header);
+        let path = segment_path(&self.options.dir, header.first_sequence);
+        let file = Arc::new(SegmentFile::new(self.host.disk.clone(), id, path));
+        let seed = Seed::new(header.salt);
+        let segment = Arc::new(ActiveSegment::new(header, file, SegmentIndex::default()));
+        self.view.set_active(segment.clone());
+        let active = Active {
+            segment,
+            seed,
+            next_ordinal: 0,
+            staged_end: 0,
+            last_sector: Vec::new(),
+        };
+        Ok((active, bytes))
+    }
+}
+
+/// Who a segment is, to the journal.
+pub fn segment_id(header: &SegmentHeader) -> SegmentId {
+    SegmentId {
+        slug: header.slug.clone(),
+        incarnation: header.incarnation,
+        first_sequence: header.first_sequence,
+        salt: header.salt,
+    }
+}
+
+/// Frames that are being put one behind the other.
+struct Frames {
+    bytes: Vec<u8>,
+    /// Where in the segment `bytes` begins.
+    base: u64,
+    seed: Seed,
+    ordinal: u32,
+}
+
+impl Frames {
+    fn push(&mut self, index: &mut SegmentIndex, id: LogId, record: Record<'_>) {
+        let position = self.base + self.bytes.len() as u64;
+        let kind = match record {
+            Record::Variant(_) => FrameKind::Variant,
+            Record::Entry(_) => FrameKind::Entry,
+        };
+        frame::encode(
+            &mut self.bytes,
+            self.seed,
+            kind,
+            self.ordinal,
+            id,
+            |out| match &record {
+                Record::Variant(variant) => record::encode(variant, out),
+                Record::Entry(entry) => record::encode(entry, out),
+            },
+        );
+        index.apply(position, id, &record);
+        self.ordinal += 1;
+    }
+}
