@@ -172,7 +172,7 @@ impl Default for StoreOptions {
             journal_bytes: 64 << 20,
             large_group_bytes: 256 << 10,
             durability: Durability::Sync,
-            mailbox_len: 1024,
+            mailbox_len: 8192,
             inflight_bytes: 256 << 20,
             idle_timeout: Duration::from_secs(60),
             free_bytes_min: 256 << 20,

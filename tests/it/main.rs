@@ -1,0 +1,3 @@
+//! Tests on real files and real sockets, in one binary.
+
+mod store;
