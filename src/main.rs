@@ -1,2 +1,9 @@
-//! x
-fn main() {}
+//! The command `trialog`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    trialog::cli::run(trialog::cli::Cli::parse())
+}

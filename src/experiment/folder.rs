@@ -20,8 +20,10 @@ use crate::model::{Definition, Slug};
 /// The version of a store's folder that this code writes.
 pub const STORE_FORMAT: u32 = 1;
 
+/// The file that a process locks while it has the store open.
+pub const LOCK_FILE: &str = "LOCK";
+
 const FORMAT_FILE: &str = "FORMAT";
-const LOCK_FILE: &str = "LOCK";
 const EXPERIMENTS_DIR: &str = "experiments";
 /// How the folder of an experiment that is being made or removed begins; no slug does.
 const UNFINISHED_PREFIX: char = '.';

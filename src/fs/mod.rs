@@ -58,6 +58,8 @@ pub trait Disk: Send + Sync {
     /// Takes the lock on `path` for this process until the guard is dropped; `None` when another
     /// process holds it. Makes the file when it isn't there.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>>;
+    /// Whether a process holds the lock on `path`. Changes nothing.
+    fn is_locked(&self, path: &Path) -> io::Result<bool>;
     /// Bytes that an unprivileged process can still write on the file system of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
     /// The size of the disk's unit of writing: a power cut may tear what lies within one.

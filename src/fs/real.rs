@@ -111,6 +111,14 @@ impl Disk for RealDisk {
         }
     }
 
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        match fs::File::open(path)?.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(fs::TryLockError::WouldBlock) => Ok(true),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))

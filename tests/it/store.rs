@@ -17,13 +17,23 @@ fn options(dir: &std::path::Path) -> StoreOptions {
 }
 
 fn definition() -> Definition {
-    let variant = |key: &str| Variant { key: key.into(), weight: None, control: false };
-    Definition { variants: vec![variant("A"), variant("B")], ..Definition::default() }
+    let variant = |key: &str| Variant {
+        key: key.into(),
+        weight: None,
+        control: false,
+    };
+    Definition {
+        variants: vec![variant("A"), variant("B")],
+        ..Definition::default()
+    }
 }
 
 fn entry(key: &str, n: usize) -> NewEntry {
     let body = format!(r#"{{"variantKey":"{key}","input":{{"n":{n}}}}}"#);
-    NewEntry { variant_key: key.into(), body: body.into_bytes().into() }
+    NewEntry {
+        variant_key: key.into(),
+        body: body.into_bytes().into(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +63,11 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
         assert!(batch.windows(2).all(|pair| pair[0] < pair[1]));
         ids.extend(batch.into_iter().enumerate());
         for (n, id) in &ids {
-            let found = store.get(&slug, *id).await.unwrap().unwrap_or_else(|| panic!("round {round} n {n} {id}, of {}", ids.len()));
+            let found = store
+                .get(&slug, *id)
+                .await
+                .unwrap()
+                .unwrap_or_else(|| panic!("round {round} n {n} {id}, of {}", ids.len()));
             assert!(String::from_utf8_lossy(&found.body).contains(&format!("{{\"n\":{n}}}")));
         }
         let described = store.describe(&slug).await.unwrap();

@@ -1,0 +1,63 @@
+//! The command line: one small file for each subcommand, glue only. Data goes to stdout, words to
+//! stderr.
+
+mod client;
+mod experiment;
+mod inspect;
+mod key;
+mod replay;
+mod serve;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The log store for AI experiments: every execution of a variant, durable when acknowledged.
+#[derive(Debug, Parser)]
+#[command(name = "trialog", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    #[command(subcommand)]
+    Experiment(experiment::Command),
+    #[command(subcommand)]
+    Key(key::Command),
+    Replay(replay::Args),
+    Verify(verify::Args),
+    Inspect(inspect::Args),
+}
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done: exit code 0.
+    Done,
+    /// Done, and damage was found: exit code 1.
+    FoundDamage,
+}
+
+/// Runs a command to its exit code: 0 done, 1 found damage or failed, 2 wrong usage.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Experiment(command) => experiment::run(command),
+        Command::Key(command) => key::run(command),
+        Command::Replay(args) => replay::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Inspect(args) => inspect::run(args),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::FoundDamage) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("trialog: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `trialog replay`: entries from segment files, as JSON lines.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+
+use super::Outcome;
+use crate::entry_json::EntryWriter;
+use crate::fs::real;
+use crate::model::{LogId, Slug};
+use crate::offline::Source;
+use crate::offline::replay::{ReplayError, Replayed, Selection, replay};
+
+const BUFFER_LEN: usize = 256 << 10;
+
+/// Give entries back from segment files, one JSON object a line, without a server.
+///
+/// PATH is a store's folder, an experiment's folder or one segment file: in place, beside a
+/// running server, or a copy. Nothing is changed.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  trialog replay trialog-data --experiment demo --variant A | jq .metrics"
+)]
+pub struct Args {
+    /// Where the segments are.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Only entries of this experiment; may be given more than once.
+    #[arg(long, value_name = "SLUG")]
+    experiment: Vec<Slug>,
+    /// Only entries of this variant; may be given more than once.
+    #[arg(long, value_name = "KEY")]
+    variant: Vec<String>,
+    /// Only entries received at this time (RFC 3339) or later.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+    /// Only entries received before this time (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    until: Option<Timestamp>,
+    /// Only entries behind this log id.
+    #[arg(long, value_name = "ID")]
+    after: Option<LogId>,
+    /// Write to this file instead of stdout; it appears when it is whole.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let selection = Selection {
+        experiments: args.experiment,
+        variants: args.variant,
+        since_ms: args.since.map(milliseconds),
+        until_ms: args.until.map(milliseconds),
+        after: args.after,
+    };
+    if let (Some(since), Some(until)) = (selection.since_ms, selection.until_ms)
+        && since >= until
+    {
+        bail!("--since must be before --until");
+    }
+    match &args.output {
+        None => {
+            let stdout = io::stdout().lock();
+            write_all(&args.paths, &selection, stdout)
+        }
+        Some(path) => {
+            let temporary = temporary_beside(path);
+            let created = fs::File::create(&temporary);
+            let file = created.with_context(|| format!("can't write {}", path.display()))?;
+            let written = write_all(&args.paths, &selection, &file)
+                .and_then(|outcome| Ok((outcome, file.sync_all()?)))
+                .and_then(|(outcome, ())| {
+                    fs::rename(&temporary, path)?;
+                    Ok(outcome)
+                });
+            if written.is_err() {
+                // The error that is told is the one that made it half-written.
+                let _half_written = fs::remove_file(&temporary);
+            }
+            written
+        }
+    }
+}
+
+fn write_all(paths: &[PathBuf], selection: &Selection, out: impl Write) -> Result<Outcome> {
+    let mut out = io::BufWriter::with_capacity(BUFFER_LEN, out);
+    let mut writer = EntryWriter::default();
+    let mut line = Vec::new();
+    let mut result = Outcome::Done;
+    for path in paths {
+        let source = Source::open(real::host().disk, path)?;
+        let replayed = replay(&source, selection, |entry: Replayed<'_>| {
+            line.clear();
+            writer.write_line(
+                &mut line,
+                entry.slug,
+                entry.id,
+                entry.received_at_ms,
+                entry.body,
+            );
+            out.write_all(&line)
+        });
+        let outcome = match replayed {
+            Err(ReplayError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(Outcome::Done);
+            }
+            replayed => replayed?,
+        };
+        for (path, damage) in &outcome.damages {
+            let (start, end) = (damage.start, damage.end);
+            let what = damage.reason.as_str();
+            eprintln!("trialog: {}: bytes {start}..{end}: {what}", path.display());
+        }
+        for error in &outcome.unreadable {
+            eprintln!("trialog: {error}");
+        }
+        if !outcome.damages.is_empty() || !outcome.unreadable.is_empty() {
+            eprintln!("trialog: the rest was replayed; `trialog verify` tells what is lost");
+            result = Outcome::FoundDamage;
+        }
+    }
+    match out.flush() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing the output failed")
+        }
+        _ => Ok(result),
+    }
+}
+
+fn temporary_beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn milliseconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_millisecond()).unwrap_or(0)
+}

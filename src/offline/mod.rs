@@ -1,0 +1,12 @@
+//! A store, an experiment or a single segment as files, read without a server: beside a running
+//! one, behind a killed one, or from a copy. Nothing here writes, except [`repair`].
+//!
+//! What a killed or running server has acknowledged may be in its journal only; it is laid over
+//! the segments' bytes in memory.
+
+pub mod repair;
+pub mod replay;
+pub mod source;
+pub mod verify;
+
+pub use source::{OfflineError, Source, SourceSegment};

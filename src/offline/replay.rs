@@ -1,0 +1,161 @@
+//! Giving back entries in log order, selected.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::source::{OfflineError, Source};
+use crate::log::index::variant_key_of;
+use crate::log::reader::{Segment, SegmentError};
+use crate::log::record::{EntryRecord, Record};
+use crate::log::scan::{Damage, Found};
+use crate::model::{LogId, Slug};
+
+/// Which entries are wanted. What is empty or `None` doesn't restrict.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Of these experiments.
+    pub experiments: Vec<Slug>,
+    /// Of these variants.
+    pub variants: Vec<String>,
+    /// Received at this time or later, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// Received before this time.
+    pub until_ms: Option<u64>,
+    /// Behind this id.
+    pub after: Option<LogId>,
+}
+
+/// An entry on its way out.
+#[derive(Debug, Clone, Copy)]
+pub struct Replayed<'a> {
+    /// The experiment.
+    pub slug: &'a Slug,
+    /// What identifies it.
+    pub id: LogId,
+    /// When it arrived, in milliseconds since 1970.
+    pub received_at_ms: u64,
+    /// The JSON object that the client sent.
+    pub body: &'a [u8],
+}
+
+/// What a replay met on its way.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Entries that were given back.
+    pub entry_count: u64,
+    /// Damage, by segment.
+    pub damages: Vec<(PathBuf, Damage)>,
+    /// Segments that could not be read.
+    pub unreadable: Vec<SegmentError>,
+}
+
+/// Why a replay ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The source can't be read.
+    #[error(transparent)]
+    Source(#[from] OfflineError),
+    /// What took the entries failed.
+    #[error("writing the output failed: {0}")]
+    Output(io::Error),
+}
+
+/// Hands every selected entry of `source` to `take`, experiment by experiment, each in the order
+/// of its log.
+pub fn replay(
+    source: &Source,
+    selection: &Selection,
+    mut take: impl FnMut(Replayed<'_>) -> io::Result<()>,
+) -> Result<Outcome, ReplayError> {
+    let plan = source.plan();
+    let mut outcome = Outcome::default();
+    for segment in source.segments(&plan)? {
+        let is_wanted = segment.slug.as_ref().is_none_or(|slug| {
+            selection.experiments.is_empty() || selection.experiments.contains(slug)
+        });
+        if !is_wanted {
+            continue;
+        }
+        match source.open_segment(&segment, &plan) {
+            Ok(open) if selection.excludes(&open) => {}
+            Ok(open) => replay_segment(&open, selection, &mut take, &mut outcome)
+                .map_err(ReplayError::Output)?,
+            Err(error @ SegmentError::Header { .. }) => outcome.unreadable.push(error),
+            Err(error) => return Err(OfflineError::from(error).into()),
+        }
+    }
+    Ok(outcome)
+}
+
+fn replay_segment(
+    segment: &Segment,
+    selection: &Selection,
+    take: &mut impl FnMut(Replayed<'_>) -> io::Result<()>,
+    outcome: &mut Outcome,
+) -> io::Result<()> {
+    let path = || segment.path.clone();
+    let outer = segment.outer_damages();
+    outcome
+        .damages
+        .extend(outer.into_iter().map(|damage| (path(), damage)));
+    let mut names = Vec::new();
+    for found in segment.scan() {
+        match found {
+            Found::Record { frame, record, .. } => match record {
+                Record::Variant(variant) => names.push((variant.number, variant.key)),
+                Record::Entry(entry) => {
+                    let id = frame.header.id;
+                    if selection.takes(id, &entry, &names) {
+                        outcome.entry_count += 1;
+                        take(Replayed {
+                            slug: &segment.header.slug,
+                            id,
+                            received_at_ms: entry.received_at_ms,
+                            body: entry.body,
+                        })?;
+                    }
+                }
+            },
+            Found::Damage(damage) => outcome.damages.push((path(), damage)),
+            // A tail that was being written when it was copied.
+            Found::Torn { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+impl Selection {
+    /// Whether nothing in the segment can be wanted, as its footer says.
+    fn excludes(&self, segment: &Segment) -> bool {
+        let Some(summary) = segment.footer().map(|footer| footer.summary) else {
+            return false;
+        };
+        let is_before = self
+            .since_ms
+            .is_some_and(|since| summary.received_at_ms_max < since)
+            || self
+                .after
+                .is_some_and(|after| summary.ids().is_some_and(|(_, last)| last <= after));
+        let is_behind = self
+            .until_ms
+            .is_some_and(|until| summary.received_at_ms_min >= until);
+        is_before || is_behind
+    }
+
+    fn takes(&self, id: LogId, entry: &EntryRecord<'_>, names: &[(u16, &str)]) -> bool {
+        let at = entry.received_at_ms;
+        let in_time = self.since_ms.is_none_or(|since| at >= since)
+            && self.until_ms.is_none_or(|until| at < until)
+            && self.after.is_none_or(|after| id > after);
+        in_time && (self.variants.is_empty() || self.takes_variant(entry, names))
+    }
+
+    fn takes_variant(&self, entry: &EntryRecord<'_>, names: &[(u16, &str)]) -> bool {
+        let is_wanted = |key: &str| self.variants.iter().any(|wanted| wanted == key);
+        match names.iter().find(|(number, _)| *number == entry.variant) {
+            Some((_, key)) => is_wanted(key),
+            // The frame that gave the number is damaged; the entry names its variant itself.
+            None => is_wanted(&variant_key_of(entry.body)),
+        }
+    }
+}

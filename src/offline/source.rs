@@ -1,0 +1,335 @@
+//! What a path names, and the segments found there, in log order.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::experiment::definition::DefinitionFile;
+use crate::experiment::folder::{LOCK_FILE, OpenError, experiments_dir, read_store_id};
+use crate::fs::{Access, Disk, Mapping, parent};
+use crate::journal::local::journal_dir;
+use crate::journal::redo::{Plan, SegmentPlan};
+use crate::journal::scan::{JournalDamage, JournalError, Lap, Purpose, read_laps};
+use crate::log::reader::{EndHint, Segment, SegmentError, list_segments};
+use crate::log::segment::{HeaderError, SegmentHeader, first_sequence_of, segment_path};
+use crate::model::Slug;
+
+/// What was found at a path.
+pub struct Source {
+    disk: Arc<dyn Disk>,
+    /// The folders of experiments, or one file.
+    places: Vec<Place>,
+    journal: Option<JournalView>,
+    /// Whether a server has the store open.
+    pub is_live: bool,
+    /// The store's folder, when the path is in one.
+    pub store_dir: Option<PathBuf>,
+}
+
+enum Place {
+    Experiment(PathBuf),
+    File(PathBuf),
+}
+
+struct JournalView {
+    laps: Vec<Lap>,
+    damages: Vec<JournalDamage>,
+}
+
+/// A segment of a source, not opened yet.
+pub struct SourceSegment {
+    /// Its file, which may not be there yet when all of it is in the journal.
+    pub path: PathBuf,
+    /// The experiment, as the segment or its folder names it.
+    pub slug: Option<Slug>,
+    /// What it says of itself.
+    pub header: Result<SegmentHeader, HeaderError>,
+    hint: EndHint,
+    /// The place in the journal's plan.
+    journaled: Option<usize>,
+    has_file: bool,
+}
+
+/// Why a path can't be read as trialog's.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// Nothing of ours is there.
+    #[error("{0} is neither a trialog store, nor an experiment's folder, nor a segment file")]
+    NotOurs(PathBuf),
+    /// The disk failed.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the disk said.
+        error: io::Error,
+    },
+    /// The store's folder can't be read.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The journal can't be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A segment can't be read.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
+impl Source {
+    /// Looks at `path`: a store's folder, an experiment's, or a segment's file.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, OfflineError> {
+        let is_file = disk.open(path, Access::Read).is_ok() && disk.list(path).is_err();
+        if is_file {
+            let experiment_dir = parent(path);
+            let store_dir = store_of(&*disk, &experiment_dir)?;
+            return Self::with(disk, vec![Place::File(path.to_path_buf())], store_dir);
+        }
+        let entries = disk.list(path).map_err(|error| OfflineError::Io {
+            path: path.to_path_buf(),
+            error,
+        })?;
+        if read_store_id(&*disk, path)?.is_some() {
+            let all = experiments_dir(path);
+            let mut dirs: Vec<PathBuf> = disk
+                .list(&all)
+                .map_err(|error| OfflineError::Io {
+                    path: all.clone(),
+                    error,
+                })?
+                .iter()
+                .filter(|entry| entry.is_dir && Slug::parse(&entry.name).is_ok())
+                .map(|entry| all.join(&entry.name))
+                .collect();
+            dirs.sort();
+            let places = dirs.into_iter().map(Place::Experiment).collect();
+            return Self::with(disk, places, Some(path.to_path_buf()));
+        }
+        let has_segments = entries
+            .iter()
+            .any(|entry| first_sequence_of(&entry.name).is_some());
+        let store_dir = store_of(&*disk, path)?;
+        if !has_segments && store_dir.is_none() {
+            return Err(OfflineError::NotOurs(path.to_path_buf()));
+        }
+        let places = vec![Place::Experiment(path.to_path_buf())];
+        Self::with(disk, places, store_dir)
+    }
+
+    fn with(
+        disk: Arc<dyn Disk>,
+        places: Vec<Place>,
+        store_dir: Option<PathBuf>,
+    ) -> Result<Self, OfflineError> {
+        let mut is_live = false;
+        let mut journal = None;
+        if let Some(dir) = &store_dir {
+            is_live = disk.is_locked(&dir.join(LOCK_FILE)).unwrap_or(false);
+            if let Some(store_id) = read_store_id(&*disk, dir)? {
+                // Before the segments: what leaves the journal meanwhile is in them then.
+                let (laps, damages) =
+                    read_laps(&*disk, &journal_dir(dir), store_id, Purpose::Look)?;
+                journal = Some(JournalView { laps, damages });
+            }
+        }
+        Ok(Self {
+            disk,
+            places,
+            journal,
+            is_live,
+            store_dir,
+        })
+    }
+
+    /// What the journal adds to the segments' files. Made once, and given to the other methods.
+    pub fn plan(&self) -> Plan<'_> {
+        let laps = self.journal.as_ref().map(|journal| &*journal.laps);
+        let mut plan = Plan::read(laps.unwrap_or_default());
+        let damages = self.journal.iter().flat_map(|journal| &journal.damages);
+        plan.damages.extend(damages.cloned());
+        plan
+    }
+
+    /// The folders of the experiments.
+    pub fn experiment_dirs(&self) -> impl Iterator<Item = &Path> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Experiment(dir) => Some(&**dir),
+            Place::File(_) => None,
+        })
+    }
+
+    /// All segments, experiment by experiment, each in log order.
+    pub fn segments(&self, plan: &Plan<'_>) -> Result<Vec<SourceSegment>, OfflineError> {
+        let mut segments = Vec::new();
+        for place in &self.places {
+            match place {
+                Place::Experiment(dir) => segments.extend(self.of_experiment(dir, plan)?),
+                Place::File(path) => {
+                    let dir = parent(path);
+                    let siblings = self.of_experiment(&dir, plan)?;
+                    let own = siblings.into_iter().find(|segment| segment.path == *path);
+                    let is_in_store = self.store_dir.is_some();
+                    segments.push(match own {
+                        Some(own) if is_in_store => own,
+                        own => self.alone(path, own),
+                    });
+                }
+            }
+        }
+        Ok(segments)
+    }
+
+    /// Opens a segment, with what the journal adds to it.
+    pub fn open_segment(
+        &self,
+        segment: &SourceSegment,
+        plan: &Plan<'_>,
+    ) -> Result<Segment, SegmentError> {
+        let journaled = segment
+            .journaled
+            .and_then(|at| plan.segments.get(at))
+            .map(|(_, plan)| plan);
+        let Some(journaled) = journaled else {
+            return Segment::open(&*self.disk, &segment.path, segment.hint);
+        };
+        let file = if segment.has_file {
+            let mapped = self
+                .disk
+                .open(&segment.path, Access::Read)
+                .and_then(|file| file.map(file.len()?));
+            mapped.map_err(|error| SegmentError::Io {
+                path: segment.path.clone(),
+                error,
+            })?
+        } else {
+            Mapping::Owned(Vec::new())
+        };
+        let bytes = Mapping::Owned(journaled.lay_over(&file));
+        let hint = match (segment.hint, journaled.unfinished_from) {
+            (EndHint::At(end), _) => EndHint::At(end),
+            (_, Some(end)) => EndHint::At(end),
+            (hint, None) => hint,
+        };
+        Segment::from_bytes(segment.path.clone(), bytes, hint)
+    }
+
+    fn of_experiment(
+        &self,
+        dir: &Path,
+        plan: &Plan<'_>,
+    ) -> Result<Vec<SourceSegment>, OfflineError> {
+        let incarnation = DefinitionFile::read(&*self.disk, dir)
+            .and_then(|file| file.incarnation())
+            .ok();
+        let slug = dir
+            .file_name()
+            .and_then(|name| Slug::parse(name.to_str()?).ok());
+        let mut segments: Vec<SourceSegment> = list_segments(&*self.disk, dir)?
+            .into_iter()
+            .map(|listed| SourceSegment {
+                slug: match &listed.header {
+                    Ok(header) => Some(header.slug.clone()),
+                    Err(_) => slug.clone(),
+                },
+                path: listed.path,
+                header: listed.header,
+                hint: listed.hint,
+                journaled: None,
+                has_file: true,
+            })
+            .collect();
+        for (at, (id, journaled)) in plan.segments.iter().enumerate() {
+            if Some(&id.slug) != slug.as_ref() || Some(id.incarnation) != incarnation {
+                continue;
+            }
+            let path = segment_path(dir, id.first_sequence);
+            match segments.iter_mut().find(|segment| segment.path == path) {
+                Some(segment) => {
+                    let salt = segment.header.as_ref().map(|header| header.salt);
+                    // A file that was begun may not have its header yet.
+                    if salt == Ok(id.salt) || begins_file(journaled) {
+                        segment.journaled = Some(at);
+                        if segment.header.is_err() {
+                            segment.header = journaled_header(journaled);
+                        }
+                    }
+                }
+                None if begins_file(journaled) => segments.push(SourceSegment {
+                    path,
+                    slug: slug.clone(),
+                    header: journaled_header(journaled),
+                    hint: EndHint::FileEnd,
+                    journaled: Some(at),
+                    has_file: false,
+                }),
+                None => {}
+            }
+        }
+        segments.sort_by(|a, b| a.path.cmp(&b.path));
+        self.set_ends(&mut segments);
+        Ok(segments)
+    }
+
+    /// A segment ends where the next one says. The last one of a store that nobody writes ends
+    /// with its file; beside a running server, or without a store, its end is a guess.
+    fn set_ends(&self, segments: &mut [SourceSegment]) {
+        let previous: Vec<_> = segments
+            .iter()
+            .skip(1)
+            .map(|next| next.header.as_ref().ok().and_then(|header| header.previous))
+            .collect();
+        let is_settled = self.store_dir.is_some() && !self.is_live;
+        let last = segments.len().saturating_sub(1);
+        for (at, segment) in segments.iter_mut().enumerate() {
+            let salt = segment.header.as_ref().map(|header| header.salt);
+            let said = previous.get(at).copied().flatten();
+            segment.hint = match said {
+                Some(previous) if salt == Ok(previous.salt) => EndHint::At(previous.frames_end),
+                _ if at == last && is_settled => EndHint::FileEnd,
+                _ => EndHint::Unknown,
+            };
+        }
+    }
+
+    fn alone(&self, path: &Path, listed: Option<SourceSegment>) -> SourceSegment {
+        let opened = Segment::open(&*self.disk, path, EndHint::Unknown);
+        let header = match (opened, listed) {
+            (Ok(segment), _) => Ok(segment.header),
+            (Err(SegmentError::Header { error, .. }), _) => Err(error),
+            (Err(_), Some(listed)) => listed.header,
+            (Err(_), None) => Err(HeaderError::Unreadable),
+        };
+        SourceSegment {
+            path: path.to_path_buf(),
+            slug: header.as_ref().ok().map(|header| header.slug.clone()),
+            header,
+            hint: EndHint::Unknown,
+            journaled: None,
+            has_file: true,
+        }
+    }
+}
+
+fn begins_file(plan: &SegmentPlan<'_>) -> bool {
+    plan.writes.first().is_some_and(|(offset, _)| *offset == 0)
+}
+
+fn journaled_header(plan: &SegmentPlan<'_>) -> Result<SegmentHeader, HeaderError> {
+    let first = plan.writes.first().map(|(_, data)| *data);
+    SegmentHeader::decode(first.unwrap_or_default()).map(|read| read.header)
+}
+
+/// The store that an experiment's folder lies in.
+fn store_of(disk: &dyn Disk, experiment_dir: &Path) -> Result<Option<PathBuf>, OfflineError> {
+    let Ok(absolute) = std::path::absolute(experiment_dir) else {
+        return Ok(None);
+    };
+    let store_dir = absolute.parent().and_then(Path::parent);
+    let Some(store_dir) = store_dir else {
+        return Ok(None);
+    };
+    let is_in_place = experiments_dir(store_dir) == parent(&absolute);
+    if is_in_place && read_store_id(disk, store_dir)?.is_some() {
+        return Ok(Some(store_dir.to_path_buf()));
+    }
+    Ok(None)
+}

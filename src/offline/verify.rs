@@ -1,0 +1,152 @@
+//! Checking every byte: what is damaged, where, and what it costs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::source::{OfflineError, Source, SourceSegment};
+use crate::experiment::definition::DefinitionFile;
+use crate::fs::Disk;
+use crate::log::reader::{Fold, Segment};
+use crate::log::scan::Damage;
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Segments that were read.
+    pub segment_count: u64,
+    /// Whole entries.
+    pub entry_count: u64,
+    /// Bytes that were checked.
+    pub byte_count: u64,
+    /// Damage, in the order in which it was met.
+    pub findings: Vec<Finding>,
+    /// Segments with damage.
+    pub damaged: Vec<PathBuf>,
+    /// Bytes of tails that were still being written when they were copied, and belong to no
+    /// acknowledged entry as far as can be told.
+    pub torn_bytes: u64,
+}
+
+/// One thing that isn't as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong and what it costs, in a sentence.
+    pub what: String,
+}
+
+/// Checks everything at `path`, and changes nothing.
+pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> {
+    let source = Source::open(disk.clone(), path)?;
+    let plan = source.plan();
+    let mut report = Report::default();
+    for damage in &plan.damages {
+        let range = &damage.range;
+        report.find(
+            &damage.path,
+            format!("bytes {}..{}: {}", range.start, range.end, damage.what),
+        );
+    }
+    if source.store_dir.is_some() {
+        for dir in source.experiment_dirs() {
+            if let Err(error) = DefinitionFile::read(&*disk, dir) {
+                report.find(dir, format!("the definition can't be read: {error}"));
+            }
+        }
+    }
+    let mut before: Option<(SourceSegment, u64)> = None;
+    for segment in source.segments(&plan)? {
+        report.segment_count += 1;
+        let next_sequence = match source.open_segment(&segment, &plan) {
+            Ok(open) => {
+                report.check_order(&segment, before.as_ref());
+                report.check_segment(&open)
+            }
+            Err(error) => {
+                report.find(&segment.path, format!("{error}: all its entries are lost"));
+                report.damaged.push(segment.path.clone());
+                0
+            }
+        };
+        before = Some((segment, next_sequence));
+    }
+    Ok(report)
+}
+
+impl Report {
+    fn check_segment(&mut self, segment: &Segment) -> u64 {
+        let fold = segment.fold();
+        self.entry_count += fold.index.entry_count;
+        self.byte_count += segment.bytes().len() as u64;
+        let damages = fold.damages.iter().cloned().chain(segment.footer_damages());
+        let damages: Vec<Damage> = damages.collect();
+        for damage in &damages {
+            self.find(&segment.path, sentence(damage));
+        }
+        if !damages.is_empty() {
+            self.damaged.push(segment.path.clone());
+        }
+        if let Some(torn_at) = fold.torn_at {
+            self.torn_bytes += segment.frames_end - torn_at;
+        }
+        self.check_footer(segment, &fold);
+        segment.header.first_sequence + u64::from(fold.next_ordinal)
+    }
+
+    /// A footer whose checksums are right must also say what the frames say.
+    fn check_footer(&mut self, segment: &Segment, fold: &Fold) {
+        let Some(footer) = segment.footer() else {
+            return;
+        };
+        let frames_end_matches = footer.frames_end == segment.frames_end;
+        let counts_match =
+            footer.summary.frame_count == fold.index.frame_count || !fold.damages.is_empty();
+        if !frames_end_matches || !counts_match {
+            let what = "the footer doesn't fit the frames; it is rebuilt when read";
+            self.find(&segment.path, what.into());
+        }
+    }
+
+    /// Whether a segment follows the one before it.
+    fn check_order(&mut self, segment: &SourceSegment, before: Option<&(SourceSegment, u64)>) {
+        let Ok(header) = &segment.header else { return };
+        let Some((before, next_sequence)) = before else {
+            return;
+        };
+        let Ok(before) = &before.header else { return };
+        if before.slug != header.slug {
+            return;
+        }
+        if before.incarnation != header.incarnation || before.store_id != header.store_id {
+            let what = "the segment belongs to another life of the experiment, or another store";
+            self.find(&segment.path, what.into());
+        } else if header.number != before.number + 1 {
+            let missing = header.number.saturating_sub(before.number + 1);
+            self.find(
+                &segment.path,
+                format!("{missing} segments in front of it are missing"),
+            );
+        } else if header.first_sequence < *next_sequence {
+            let what = "the segment begins inside the one before it".into();
+            self.find(&segment.path, what);
+        }
+    }
+
+    fn find(&mut self, path: &Path, what: String) {
+        let path = path.to_path_buf();
+        self.findings.push(Finding { path, what });
+    }
+}
+
+fn sentence(damage: &Damage) -> String {
+    let cost = match (damage.entry, damage.frames_lost) {
+        (Some(entry), _) => format!("entry {entry} is lost"),
+        (None, Some(0)) => "no entry is lost".into(),
+        (None, Some(1)) => "1 frame is lost".into(),
+        (None, Some(count)) => format!("{count} frames are lost"),
+        (None, None) => "the frames up to the end are lost".into(),
+    };
+    let (start, end) = (damage.start, damage.end);
+    format!("bytes {start}..{end}: {}: {cost}", damage.reason.as_str())
+}
