@@ -336,8 +336,9 @@ impl Actor {
     async fn commit_around(&mut self, mut staged: Staged, batch: Batch) {
         // Whatever came before must be durable first: nothing may stand behind a hole.
         self.in_flight.wait_below(1).await;
+        let (begin, end) = (staged.entries_begin(), staged.end());
+        let (seam_offset, seam) = staged.seam(self.options.sector_bytes);
         let entries = staged.bytes.split_off(staged.head_len);
-        let (begin, end) = (staged.entries_begin(), staged.end() + entries.len() as u64);
         let closed = staged.closed.take();
         let segment = staged.segment.file.clone();
         let head = Group {
@@ -365,7 +366,8 @@ impl Actor {
         .unwrap_or_else(|panic| Err(Trouble::Sync(io::Error::other(panic))));
         match written {
             Ok(()) => {
-                let result = self.commit_group(end_mark(&staged, end)).await;
+                let end_mark = end_mark(&staged, end, seam_offset, seam);
+                let result = self.commit_group(end_mark).await;
                 batch.answer(result.map_err(AppendError::from));
             }
             Err(Trouble::Write(error)) if crate::journal::checkpoint::is_full(&error) => {
@@ -404,7 +406,9 @@ impl Actor {
             done: Box::new(|_| {}),
         };
         if self.commit_group(header).await.is_ok()
-            && let Err(error) = self.commit_group(end_mark(&staged, begin)).await
+            && let Err(error) = self
+                .commit_group(end_mark(&staged, begin, begin, Vec::new()))
+                .await
         {
             warn!(%error, "taking back the mark of a large group");
         }
@@ -506,13 +510,13 @@ impl Drop for Actor {
     }
 }
 
-fn end_mark(staged: &Staged, offset: u64) -> Group {
+fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group {
     Group {
         segment: staged.segment.file.clone(),
-        offset,
+        offset: seam_offset,
         lead_len: 0,
-        bytes: Vec::new(),
-        mark: Mark::End,
+        bytes: seam,
+        mark: Mark::End { end },
         done: Box::new(|_| {}),
     }
 }

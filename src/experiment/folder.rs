@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::definition::DefinitionFile;
-use crate::fs::{Disk, Host, LockGuard, read_small, read_up_to, replace_file, write_all_at};
+use crate::fs::{
+    Disk, Host, LockGuard, parent, read_small, read_up_to, replace_file, write_all_at,
+};
 use crate::journal::local::{Resume, journal_dir};
 use crate::journal::redo::{self, Applied, Plan};
 use crate::journal::scan::{JournalError, Purpose, read_laps};
@@ -337,6 +339,10 @@ fn lock(host: &Host, dir: &Path) -> Result<Box<dyn LockGuard>, OpenError> {
 }
 
 fn make_store(host: &Host, dir: &Path) -> Result<u64, OpenError> {
+    let above = parent(dir);
+    host.disk
+        .sync_dir(&above)
+        .map_err(io_error("syncing", &above))?;
     let path = dir.join(FORMAT_FILE);
     let id = host.entropy.next_u64().map_err(io_error("making", &path))?;
     let file = FormatFile {

@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 use tracing::{debug, warn};
 
 use crate::fs::Disk;
-use crate::journal::Journal;
-use crate::log::segment_file::Trouble;
-use crate::log::view::ClosedSegment;
+use crate::journal::checkpoint::is_full;
+use crate::journal::{Group, Journal, Mark};
+use crate::log::view::{ClosedSegment, Sealing};
 
 /// Takes closed segments to be sealed.
 pub struct Sealer {
@@ -65,12 +65,28 @@ fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Arc<Closed
         if journal.flush().is_err() {
             continue;
         }
-        match segment.seal(disk) {
-            Ok(()) => debug!(segment = segment.header.first_sequence, "sealed"),
-            Err(Trouble::Sync(error)) => journal.poison("syncing a sealed segment", &error),
-            Err(Trouble::Write(error)) => {
-                warn!(%error, "a segment could not be sealed: the next start tries again");
-            }
+        match segment.make_footer(disk, journal.sector_bytes()) {
+            Ok(None) => {}
+            Ok(Some(sealing)) => journal.submit(footer_group(segment, sealing)),
+            Err(error) if is_full(&error) => journal.note_full(),
+            // Writing out or syncing what was acknowledged failed.
+            Err(error) => journal.poison("sealing a segment", &error),
         }
+    }
+}
+
+fn footer_group(segment: Arc<ClosedSegment>, sealing: Sealing) -> Group {
+    Group {
+        segment: sealing.file,
+        offset: sealing.offset,
+        lead_len: sealing.lead_len,
+        bytes: sealing.bytes,
+        mark: Mark::None,
+        done: Box::new(move |result| {
+            if result.is_ok() {
+                segment.note_sealed();
+                debug!(segment = segment.header.first_sequence, "sealed");
+            }
+        }),
     }
 }

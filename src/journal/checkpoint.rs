@@ -208,6 +208,11 @@ impl Shared {
         self.background_changed.notify_all();
     }
 
+    /// Whether a lap is ready to go on with.
+    pub fn has_spare(&self) -> bool {
+        self.background().spare.is_some()
+    }
+
     /// The lap to go on with, once it may be reused.
     pub fn wait_for_spare(&self) -> io::Result<OpenLap> {
         let mut background = self.background();

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use tracing::error;
 
 use super::checkpoint::{OpenLap, Shared};
-use super::format::{begin_batch, finish_batch, group_len_max, push_group};
+use super::format::{
+    BATCH_HEADER_LEN, RecordMark, begin_batch, finish_batch, group_len_max, push_group,
+};
 use super::{CommitError, Group, Mark};
 use crate::fs::write_all_at;
 use crate::log::segment_file::SegmentId;
@@ -18,8 +20,6 @@ use crate::model::Durability;
 
 /// A batch takes groups until it has this many bytes.
 const BATCH_BYTES_MAX: usize = 2 << 20;
-/// What a batch may need beside its groups: header, sector padding, marks carried over.
-const BATCH_ROOM: usize = 64 << 10;
 
 /// Writes batches into the open lap, one at a time: the next is written only when the one before
 /// it is synced (unless durability is relaxed; then each says how far the sync was).
@@ -67,7 +67,7 @@ impl Committer {
                 answer_all(batch, CommitError::Refused);
                 continue;
             }
-            match self.write(&batch, batch_len + BATCH_ROOM) {
+            match self.write(&batch, batch_len) {
                 Ok(()) => self.acknowledge(batch),
                 Err(error) => {
                     self.shared.poison("writing or syncing the journal", &error);
@@ -82,8 +82,11 @@ impl Committer {
         self.lap
     }
 
-    fn write(&mut self, groups: &[Group], len_max: usize) -> io::Result<()> {
-        if self.lap.room() < len_max as u64 {
+    fn write(&mut self, groups: &[Group], groups_len_max: usize) -> io::Result<()> {
+        let marks = self.open_marks.iter();
+        let marks_len_max: usize = marks.map(|m| group_len_max(&m.segment, m.data.len())).sum();
+        let around = BATCH_HEADER_LEN + self.lap.header.sector_bytes as usize;
+        if self.lap.room() < (around + marks_len_max + groups_len_max) as u64 {
             self.begin_lap()?;
         }
         begin_batch(&mut self.buffer);
@@ -96,7 +99,7 @@ impl Committer {
                     &mark.segment,
                     mark.offset,
                     data,
-                    Mark::Begin,
+                    RecordMark::Begin,
                 );
                 group_count += 1;
             }
@@ -108,7 +111,7 @@ impl Committer {
                 &group.segment.id,
                 offset,
                 data,
-                group.mark,
+                group.mark.into(),
             );
             group_count += 1;
         }
@@ -147,12 +150,14 @@ impl Committer {
                     offset: lead_offset,
                     data,
                 }),
-                Mark::End => {
+                Mark::End { end } => {
                     self.open_marks.retain(|mark| mark.segment != segment.id);
-                    segment.note_durable(group.offset);
+                    segment.note_durable(end);
                     // The sector that the large group ends in isn't in the journal: the next
                     // group carries it, as if the lap were new.
                     self.lap.forget(&segment);
+                    (group.done)(Ok(()));
+                    continue;
                 }
             }
             if !new.is_empty() && segment.push_durable(group.offset, new) {

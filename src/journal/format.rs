@@ -126,8 +126,29 @@ pub struct GroupRecord<'a> {
     pub offset: u64,
     /// The bytes.
     pub data: &'a [u8],
-    /// Whether a group around the journal begins behind the data, or ended at `offset`.
-    pub mark: Mark,
+    /// Whether a group around the journal begins behind the data, or has ended.
+    pub mark: RecordMark,
+}
+
+/// What a record says about groups around the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordMark {
+    /// Nothing.
+    None = 0,
+    /// One begins behind the data.
+    Begin = 1,
+    /// The one that had begun is whole.
+    End = 2,
+}
+
+impl From<Mark> for RecordMark {
+    fn from(mark: Mark) -> Self {
+        match mark {
+            Mark::None => Self::None,
+            Mark::Begin => Self::Begin,
+            Mark::End { .. } => Self::End,
+        }
+    }
 }
 
 /// Begins a batch in the empty `out`; groups are appended by [`push_group`].
@@ -137,12 +158,14 @@ pub fn begin_batch(out: &mut Vec<u8>) {
 }
 
 /// Appends a group to a batch.
-pub fn push_group(out: &mut Vec<u8>, segment: &SegmentId, offset: u64, data: &[u8], mark: Mark) {
-    let kind = match mark {
-        Mark::None => 0,
-        Mark::Begin => 1,
-        Mark::End => 2,
-    };
+pub fn push_group(
+    out: &mut Vec<u8>,
+    segment: &SegmentId,
+    offset: u64,
+    data: &[u8],
+    mark: RecordMark,
+) {
+    let kind = mark as u8;
     let slug = segment.slug.as_str();
     out.extend_from_slice(&[kind, slug.len() as u8, 0, 0]);
     out.extend_from_slice(&(data.len() as u32).to_le_bytes());
@@ -238,9 +261,9 @@ impl<'a> GroupRecord<'a> {
         let data = bytes.get(slug_end..slug_end.checked_add(data_len)?)?;
         let rest = bytes.get((slug_end + data_len).next_multiple_of(8)..)?;
         let mark = match kind {
-            0 => Mark::None,
-            1 => Mark::Begin,
-            2 => Mark::End,
+            0 => RecordMark::None,
+            1 => RecordMark::Begin,
+            2 => RecordMark::End,
             _ => return None,
         };
         let segment = SegmentId {
@@ -283,8 +306,14 @@ mod tests {
     fn batch() -> Vec<u8> {
         let mut out = Vec::new();
         begin_batch(&mut out);
-        push_group(&mut out, &segment(), 512, b"bytes of one group", Mark::None);
-        push_group(&mut out, &segment(), 530, b"", Mark::End);
+        push_group(
+            &mut out,
+            &segment(),
+            512,
+            b"bytes of one group",
+            RecordMark::None,
+        );
+        push_group(&mut out, &segment(), 530, b"", RecordMark::End);
         finish_batch(&mut out, &LAP, 9, 8, 2);
         out
     }
@@ -301,7 +330,7 @@ mod tests {
         );
         assert_eq!(read.groups.len(), 2);
         assert_eq!(read.groups[0].data, b"bytes of one group");
-        assert_eq!(read.groups[1].mark, Mark::End);
+        assert_eq!(read.groups[1].mark, RecordMark::End);
         assert_eq!(LapHeader::decode(&LAP.encode()), Ok(LAP));
     }
 

@@ -18,7 +18,7 @@ use crate::log::segment_file::SegmentFile;
 pub struct Group {
     /// The segment that the bytes belong to.
     pub segment: Arc<SegmentFile>,
-    /// Where in the segment the new bytes begin.
+    /// Where in the segment the new bytes begin (or, with [`Mark::End`], the repeated ones).
     pub offset: u64,
     /// How many bytes of `bytes` come before `offset`: what the segment already holds from its
     /// last sector boundary on, in case that sector is rewritten while the power goes.
@@ -38,8 +38,12 @@ pub enum Mark {
     None,
     /// Behind this group's bytes the segment will be written without the journal.
     Begin,
-    /// What was written without the journal is whole, up to this group's offset.
-    End,
+    /// What was written without the journal is whole, up to `end`. The group's bytes are those of
+    /// the sector that the journal's part and the other share: redo rewrites that sector.
+    End {
+        /// Where in the segment it ends.
+        end: u64,
+    },
 }
 
 /// Why a group is not durable.

@@ -6,8 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Mark;
-use super::format::Batch;
+use super::format::{Batch, RecordMark};
 use super::scan::{JournalDamage, Lap};
 use crate::fs::{Access, Disk, File, parent, write_all_at};
 use crate::log::segment::{SEGMENT_HEADER_LEN, SegmentHeader, segment_path};
@@ -103,11 +102,11 @@ impl<'a> Plan<'a> {
                 plan.writes.push((group.offset, group.data));
             }
             match group.mark {
-                Mark::None => {}
-                Mark::Begin => {
+                RecordMark::None => {}
+                RecordMark::Begin => {
                     plan.unfinished_from = Some(group.offset + group.data.len() as u64);
                 }
-                Mark::End => plan.unfinished_from = None,
+                RecordMark::End => plan.unfinished_from = None,
             }
         }
     }

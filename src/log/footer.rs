@@ -1,7 +1,8 @@
 //! The footer of a sealed segment: its index on disk, and checksums of the whole file.
 //!
-//! A footer is derived from the frames and can always be built again. It begins somewhere behind
-//! the frames (right behind them, unless bytes were set aside there) and ends with the file:
+//! A footer is derived from the frames and can always be built again. It begins at a multiple of
+//! [`FOOTER_ALIGN`] behind the frames and behind bytes that were set aside there, with zeros in
+//! between, and ends with the file:
 //!
 //! | part | bytes | what |
 //! | --- | --- | --- |
@@ -20,6 +21,10 @@ use crate::model::LogId;
 
 /// Bytes at the end of a sealed segment from which its footer is found.
 pub const TRAILER_LEN: usize = 48;
+
+/// A footer begins at a multiple of this: no sector that holds acknowledged bytes is written again
+/// for it.
+pub const FOOTER_ALIGN: u64 = 4096;
 
 const HEAD_LEN: usize = 32;
 const HEAD_MAGIC: [u8; 8] = *b"TLFOOTER";
@@ -95,8 +100,7 @@ pub struct Footer<'a> {
     blocks: &'a [u8],
 }
 
-/// The bytes that seal a segment: to be written at `footer_start`, a multiple of 8, which must be
-/// the file's end.
+/// The bytes that seal a segment: to be written at `footer_start`, behind everything in the file.
 pub fn encode(
     index: &SegmentIndex,
     salt: u64,

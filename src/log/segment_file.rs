@@ -83,7 +83,8 @@ struct Io {
     /// Open from the first write until the sync: a write-back error is told only to those who
     /// had the file open.
     file: Option<Arc<dyn File>>,
-    /// Whether the folder must be synced for the file to be found after a crash.
+    /// Whether the folder must be synced for the file to be found after a crash: always at
+    /// first, since an actor that has left may have made the file.
     is_new: bool,
     written_end: u64,
 }
@@ -105,7 +106,7 @@ impl SegmentFile {
             pending: Mutex::default(),
             io: Mutex::new(Io {
                 file: None,
-                is_new: end == 0,
+                is_new: true,
                 written_end: end,
             }),
         }
@@ -201,21 +202,17 @@ impl SegmentFile {
         self.durable_end.store(end, Ordering::Release);
     }
 
-    /// Appends a footer behind everything in the file and syncs it. Nothing else writes here any
-    /// more. `footer` makes it of the file's bytes, to stand at the next multiple of 8, or
-    /// decides that there is to be none.
-    pub fn seal(&self, footer: impl FnOnce(Mapping) -> Option<Vec<u8>>) -> Result<(), Trouble> {
-        self.write_out(u64::MAX).map_err(Trouble::Write)?;
-        self.sync_written().map_err(Trouble::Sync)?;
+    /// The file as it is, with everything durable written into it.
+    pub fn map_written(&self) -> io::Result<Mapping> {
+        self.write_out(u64::MAX)?;
+        let file = self.disk.open(&self.path, Access::Read)?;
+        file.map(file.len()?)
+    }
+
+    /// Makes the file's length durable, with bytes at its end that were set aside.
+    pub fn sync_whole(&self) -> io::Result<()> {
         let _io = lock(&self.io);
-        let opened = self.disk.open(&self.path, Access::ReadWrite);
-        let file = opened.map_err(Trouble::Write)?;
-        let len = file.len().map_err(Trouble::Write)?;
-        let Some(footer) = footer(file.map(len).map_err(Trouble::Write)?) else {
-            return Ok(());
-        };
-        write_all_at(&*file, &footer, len.next_multiple_of(8)).map_err(Trouble::Write)?;
-        file.sync_data().map_err(Trouble::Sync)
+        self.disk.open(&self.path, Access::ReadWrite)?.sync_data()
     }
 
     /// The bytes from `begin` to `end`, written or not. The caller stays below the durable end.

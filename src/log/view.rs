@@ -15,7 +15,7 @@ use super::index::{Block, SegmentIndex, block_of, variant_key_of};
 use super::reader::{EndHint, Segment, SegmentError};
 use super::record::Record;
 use super::segment::SegmentHeader;
-use super::segment_file::{SegmentFile, Trouble};
+use super::segment_file::SegmentFile;
 use crate::fs::{Access, Disk, Mapping, read_up_to};
 use crate::model::{Entry, LogId, VariantCount};
 
@@ -52,11 +52,32 @@ pub struct ClosedSegment {
     pub frames_end: u64,
     /// Until it is sealed: its index and what isn't in its file yet.
     live: RwLock<Option<Arc<ActiveSegment>>>,
-    /// Held while sealing; true when nothing may be written any more, since the experiment is
-    /// deleted and another may soon have the same name.
-    is_deleted: Mutex<bool>,
+    state: Mutex<ClosedState>,
     /// Read from its footer on first use.
     index: OnceLock<ClosedIndex>,
+}
+
+#[derive(Default)]
+struct ClosedState {
+    /// Nothing may be written any more: the experiment is deleted, and another may soon have the
+    /// same name.
+    is_deleted: bool,
+    /// The footer is durable.
+    is_sealed: bool,
+    /// The file that the footer goes to.
+    sealing: Option<Arc<SegmentFile>>,
+}
+
+/// A footer on its way to the end of a segment.
+pub struct Sealing {
+    /// The segment's file.
+    pub file: Arc<SegmentFile>,
+    /// Where the new bytes begin: the file's end.
+    pub offset: u64,
+    /// How many bytes of `bytes` come before `offset`, from the sector boundary on.
+    pub lead_len: usize,
+    /// The lead, zeros, the footer.
+    pub bytes: Vec<u8>,
 }
 
 /// What is kept in memory of a closed segment that was asked for.
@@ -101,11 +122,14 @@ impl LogView {
             path: segment.file.path.clone(),
             frames_end,
             live: RwLock::new(Some(segment)),
-            is_deleted: Mutex::new(false),
+            state: Mutex::default(),
             index: OnceLock::new(),
         });
         let mut segments = self.segments_mut();
         segments.active = None;
+        // The last ones may have been sealed meanwhile; what came before them was looked at then.
+        let newest_first = segments.closed.iter().rev();
+        let _kept = newest_first.take_while(|closed| !closed.release()).count();
         segments.closed.push(closed.clone());
         closed
     }
@@ -248,38 +272,105 @@ impl ClosedSegment {
             path,
             frames_end,
             live: RwLock::new(None),
-            is_deleted: Mutex::new(false),
+            state: Mutex::default(),
             index: OnceLock::new(),
         }
     }
 
-    /// Writes the footer, made from the frames in the file, and syncs it. A segment with damage
-    /// stays as it is: a fresh checksum over damaged bytes would hide them.
-    pub fn seal(&self, disk: &Arc<dyn Disk>) -> Result<(), Trouble> {
-        let is_deleted = lock(&self.is_deleted);
-        if *is_deleted {
-            return Ok(());
+    /// Makes the footer from the frames in the file: bytes that go through the journal like any
+    /// other, so that after a crash the footer is whole or not there. `None` when there is one,
+    /// when the experiment is deleted, and when there is damage: a fresh checksum over damaged
+    /// bytes would hide it.
+    pub fn make_footer(
+        &self,
+        disk: &Arc<dyn Disk>,
+        sector_bytes: usize,
+    ) -> io::Result<Option<Sealing>> {
+        let state = lock(&self.state);
+        if state.is_deleted {
+            return Ok(None);
         }
-        let file = match self.live() {
-            Some(active) => active.file.clone(),
-            None => {
+        let file = match (&state.sealing, self.live()) {
+            (Some(file), _) => file.clone(),
+            (None, Some(active)) => active.file.clone(),
+            (None, None) => {
                 let id = super::writer::segment_id(&self.header);
                 let (path, end) = (self.path.clone(), self.frames_end);
                 Arc::new(SegmentFile::with_end(disk.clone(), id, path, end))
             }
         };
-        file.seal(|bytes| self.make_footer(bytes))?;
-        *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;
-        Ok(())
+        drop(state);
+        let bytes = file.map_written()?;
+        let hint = EndHint::At(self.frames_end);
+        let Ok(segment) = Segment::from_bytes(self.path.clone(), bytes, hint) else {
+            return Ok(None);
+        };
+        let fold = segment.fold();
+        if segment.footer().is_some() || !fold.damages.is_empty() {
+            return Ok(None);
+        }
+        let len = segment.bytes().len();
+        if len as u64 > self.frames_end {
+            file.sync_whole()?;
+        }
+        let mut state = lock(&self.state);
+        if state.is_deleted {
+            return Ok(None);
+        }
+        state.sealing = Some(file.clone());
+        let lead_from = len / sector_bytes * sector_bytes;
+        let lead = segment.bytes().get(lead_from..).unwrap_or_default();
+        Ok(Some(Sealing {
+            file,
+            offset: len as u64,
+            lead_len: lead.len(),
+            bytes: [lead, &self.footer_bytes(&segment, &fold.index)].concat(),
+        }))
+    }
+
+    /// Takes note that the footer is durable: once it is written, the index in memory can go.
+    pub fn note_sealed(&self) {
+        lock(&self.state).is_sealed = true;
     }
 
     /// Has nothing more written to its file.
     pub fn mark_deleted(&self) {
-        let mut is_deleted = lock(&self.is_deleted);
-        *is_deleted = true;
+        let mut state = lock(&self.state);
+        state.is_deleted = true;
+        if let Some(file) = &state.sealing {
+            file.drop_pending();
+        }
         if let Some(active) = self.live() {
             active.file.drop_pending();
         }
+    }
+
+    /// Lets the index in memory go when the footer is in the file; says whether it has gone.
+    fn release(&self) -> bool {
+        let mut state = lock(&self.state);
+        if state.is_sealed
+            && state
+                .sealing
+                .as_ref()
+                .is_some_and(|file| !file.has_pending())
+        {
+            state.sealing = None;
+            *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        state.sealing.is_none() && self.live().is_none()
+    }
+
+    fn footer_bytes(&self, segment: &Segment, index: &SegmentIndex) -> Vec<u8> {
+        let len = segment.bytes().len();
+        let begin = len.next_multiple_of(footer::FOOTER_ALIGN as usize);
+        let mut bytes = vec![0; begin - len];
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(segment.bytes());
+        crc.update(&bytes);
+        let (salt, end) = (self.header.salt, self.frames_end);
+        let footer = footer::encode(index, salt, end, begin as u64, crc.finalize());
+        bytes.extend_from_slice(&footer);
+        bytes
     }
 
     /// Whether the file ends as a sealed one does. Reads the end only.
@@ -290,32 +381,6 @@ impl ClosedSegment {
         let Some(at) = at else { return Ok(false) };
         read_up_to(&*file, &mut magic, at)?;
         Ok(magic == footer::TRAILER_MAGIC)
-    }
-
-    fn make_footer(&self, bytes: Mapping) -> Option<Vec<u8>> {
-        let hint = EndHint::At(self.frames_end);
-        let segment = Segment::from_bytes(self.path.clone(), bytes, hint).ok()?;
-        if segment.footer().is_some() {
-            return None;
-        }
-        let fold = segment.fold();
-        if !fold.damages.is_empty() {
-            return None;
-        }
-        let len = segment.bytes().len();
-        let begin = len.next_multiple_of(8);
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(segment.bytes());
-        crc.update(&vec![0; begin - len]);
-        let salt = self.header.salt;
-        let end = self.frames_end;
-        Some(footer::encode(
-            &fold.index,
-            salt,
-            end,
-            begin as u64,
-            crc.finalize(),
-        ))
     }
 
     fn get(&self, disk: &dyn Disk, id: LogId) -> Result<Option<Entry>, SegmentError> {

@@ -89,6 +89,17 @@ impl Staged {
         self.offset + (self.head_len - self.lead_len) as u64
     }
 
+    /// The sector in which the first entry begins, when it shares it with bytes in front of it:
+    /// its offset, and its bytes as far as they are staged.
+    pub fn seam(&self, sector_bytes: usize) -> (u64, Vec<u8>) {
+        let base = self.offset - self.lead_len as u64;
+        let (begin, sector) = (self.entries_begin(), sector_bytes as u64);
+        let from = begin / sector * sector;
+        let to = begin.next_multiple_of(sector);
+        let range = (from - base) as usize..((to - base) as usize).min(self.bytes.len());
+        (from, self.bytes.get(range).unwrap_or_default().to_vec())
+    }
+
     /// Where in the segment the staged bytes end.
     pub fn end(&self) -> u64 {
         self.offset + (self.bytes.len() - self.lead_len) as u64

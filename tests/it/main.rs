@@ -1,3 +1,5 @@
 //! Tests on real files and real sockets, in one binary.
 
+mod crash;
+mod rig;
 mod store;
