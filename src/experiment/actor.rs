@@ -38,17 +38,8 @@ pub enum Message {
     Describe(oneshot::Sender<Result<Description, ReadError>>),
     /// Change the definition.
     Define(Definition, oneshot::Sender<Result<Description, StoreError>>),
-    /// Stop for good: answers when all that was accepted is answered, and nothing more will be
-    /// written.
-    Stop(Stop),
-}
-
-/// Why an actor is stopped, and who waits for it.
-pub struct Stop {
-    /// Whether the experiment is being deleted.
-    pub is_deletion: bool,
-    /// Answered at the end.
-    pub done: oneshot::Sender<()>,
+    /// Stop for good: answered when all that was accepted is.
+    Stop(oneshot::Sender<()>),
 }
 
 /// What all actors of a store share.
@@ -81,7 +72,7 @@ pub enum Ended {
     /// Nobody asked for anything for a while; what is staged is written.
     Idle,
     /// It was stopped.
-    Stopped(Stop),
+    Stopped(oneshot::Sender<()>),
 }
 
 impl Actor {
@@ -102,7 +93,7 @@ impl Actor {
             error!(experiment = %options.slug, "{unreadable}: left as it is");
         }
         for closed in opened.unsealed {
-            shared.sealer.seal(closed);
+            shared.sealer.seal(closed, options.incarnation.clone());
         }
         Self {
             shared,
@@ -152,7 +143,10 @@ impl Actor {
     }
 
     /// Handles what is left in a closed mailbox, then waits until everything is answered.
-    pub async fn drain(&mut self, mailbox: &mut mpsc::Receiver<Message>) -> Option<Stop> {
+    pub async fn drain(
+        &mut self,
+        mailbox: &mut mpsc::Receiver<Message>,
+    ) -> Option<oneshot::Sender<()>> {
         let mut messages = Vec::new();
         let mut stopped = None;
         while mailbox.recv_many(&mut messages, MESSAGES_MAX).await > 0 {
@@ -177,20 +171,13 @@ impl Actor {
         .await
     }
 
-    /// Has nothing more written, since the experiment is deleted.
-    pub async fn mark_deleted(&self) {
-        let view = self.writer.view().clone();
-        let done = tokio::task::spawn_blocking(move || view.mark_deleted()).await;
-        if let Err(error) = done {
-            error!(%error, "marking a log as deleted");
-        }
-    }
-
     fn can_leave(&self) -> bool {
-        self.in_flight.count() == 0 && self.shared.journal.health() == JournalHealth::Ready
+        self.in_flight.count() == 0
+            && self.shared.journal.health() == JournalHealth::Ready
+            && self.view().is_settled()
     }
 
-    async fn handle(&mut self, messages: &mut Vec<Message>) -> Option<Stop> {
+    async fn handle(&mut self, messages: &mut Vec<Message>) -> Option<oneshot::Sender<()>> {
         let mut batch = Batch::default();
         let mut entries = Vec::new();
         let mut entry_bytes = 0;
@@ -313,11 +300,12 @@ impl Actor {
         let ticket = self.in_flight.enter();
         let shared = self.shared.clone();
         let closed = staged.closed.take();
+        let incarnation = self.options.incarnation.clone();
         let done = move |result: Result<(), CommitError>| {
             batch.answer(result.map_err(AppendError::from));
             // The next segment's header is durable and says where the closed one ends.
             if let (Ok(()), Some(closed)) = (result, closed) {
-                shared.sealer.seal(closed);
+                shared.sealer.seal(closed, incarnation);
             }
             drop(ticket);
         };
@@ -353,7 +341,8 @@ impl Actor {
             return batch.answer(Err(error.into()));
         }
         if let Some(closed) = closed {
-            self.shared.sealer.seal(closed);
+            let incarnation = self.options.incarnation.clone();
+            self.shared.sealer.seal(closed, incarnation);
         }
         let journal = self.shared.journal.clone();
         let file = segment.clone();
@@ -385,14 +374,14 @@ impl Actor {
     /// Ends the segment in front of a large group that found the disk full: the next segment,
     /// whose header says so, goes into the journal, and only then is the group's mark taken back.
     async fn give_up(&mut self, staged: Staged, begin: u64) {
-        if let Err(error) = self.writer.abandon(&staged) {
-            error!(%error, "giving up a large group");
-            let error = io::Error::other(error.to_string());
-            return self
-                .shared
-                .journal
-                .poison("giving up a large group", &error);
-        }
+        let closed = match self.writer.abandon(&staged) {
+            Ok(closed) => closed,
+            Err(error) => {
+                let error = io::Error::other(error.to_string());
+                let journal = &self.shared.journal;
+                return journal.poison("giving up a large group", &error);
+            }
+        };
         let next = match self.writer.stage(&[]) {
             Ok(next) => next,
             Err(error) => return self.shared.journal.poison("beginning a segment", &error),
@@ -405,12 +394,16 @@ impl Actor {
             mark: Mark::None,
             done: Box::new(|_| {}),
         };
-        if self.commit_group(header).await.is_ok()
-            && let Err(error) = self
-                .commit_group(end_mark(&staged, begin, begin, Vec::new()))
-                .await
-        {
+        if self.commit_group(header).await.is_err() {
+            return;
+        }
+        let taken_back = end_mark(&staged, begin, begin, Vec::new());
+        if let Err(error) = self.commit_group(taken_back).await {
             warn!(%error, "taking back the mark of a large group");
+        }
+        if let Some(closed) = closed {
+            let incarnation = self.options.incarnation.clone();
+            self.shared.sealer.seal(closed, incarnation);
         }
     }
 

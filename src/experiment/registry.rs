@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::actor::{Actor, Ended, Message, Shared};
 use super::definition::DefinitionFile;
 use super::store::ReadError;
 use crate::log::open::open;
+use crate::log::segment_file::Incarnation;
 use crate::log::view::LogView;
 use crate::log::writer::LogOptions;
 use crate::model::Slug;
@@ -40,6 +41,8 @@ struct Slot {
     /// Held while an actor starts, and by an actor that leaves until it has: so there is at most
     /// one at any time.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// The experiment's life, shared by all that ever wrote for it in this process.
+    incarnation: OnceLock<Arc<Incarnation>>,
 }
 
 impl Registry {
@@ -95,7 +98,7 @@ impl Registry {
         &self,
         slug: &Slug,
         shared: &Arc<Shared>,
-        options: impl FnOnce(&DefinitionFile) -> io::Result<LogOptions>,
+        options: impl FnOnce(Arc<Incarnation>) -> LogOptions,
         dir: PathBuf,
     ) -> Result<Handle, ReadError> {
         let slot = self.slots().get(slug).cloned();
@@ -113,7 +116,7 @@ impl Registry {
         }
         let disk = shared.host.disk.clone();
         let file = blocking(move || Ok(DefinitionFile::read(&*disk, &dir)?)).await?;
-        let options = options(&file)?;
+        let options = options(slot.incarnation(file.incarnation()?));
         let (host, log_options) = (shared.host.clone(), options.clone());
         let opened = blocking(move || Ok(open(log_options, host)?)).await?;
         let actor = Actor::new(shared.clone(), file, options, opened);
@@ -126,9 +129,19 @@ impl Registry {
 }
 
 impl Handle {
-    /// Returns once the actor that is leaving has left.
-    pub async fn ended(&self) {
+    /// Stops the actor, or waits until it has stopped by itself.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.mailbox.send(Message::Stop(done)).await.is_ok() {
+            // Dropped unanswered when the actor ended by itself.
+            let _ended = stopped.await;
+        }
         drop(self.slot.turn.lock().await);
+    }
+
+    /// The life of the experiment that the actor writes for.
+    pub fn incarnation(&self) -> Option<Arc<Incarnation>> {
+        self.slot.incarnation.get().cloned()
     }
 }
 
@@ -156,6 +169,11 @@ impl Slot {
         }
     }
 
+    fn incarnation(&self, number: u64) -> Arc<Incarnation> {
+        let made = || Incarnation::new(number);
+        self.incarnation.get_or_init(made).clone()
+    }
+
     fn set_live(&self, live: Option<(mpsc::Sender<Message>, Arc<LogView>)>) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
     }
@@ -174,9 +192,7 @@ async fn run(slot: Arc<Slot>, mut actor: Actor, mut mailbox: mpsc::Receiver<Mess
             Ended::Stopped(stop) => Some(stop),
             Ended::Idle => late_stop,
         };
-        if stop.as_ref().is_some_and(|stop| stop.is_deletion) {
-            actor.mark_deleted().await;
-        } else if let Err(error) = actor.write_out().await {
+        if let Err(error) = actor.write_out().await {
             // What is durable is in the journal and in this actor's memory. Another actor would
             // not find it, so this one stays.
             warn!(%error, "an experiment can't leave memory");
@@ -192,7 +208,7 @@ async fn run(slot: Arc<Slot>, mut actor: Actor, mut mailbox: mpsc::Receiver<Mess
         debug!("actor left");
         drop(actor);
         if let Some(stop) = stop {
-            let _gone = stop.done.send(());
+            let _gone = stop.send(());
         }
         return;
     }

@@ -10,11 +10,17 @@ use tracing::{debug, warn};
 use crate::fs::Disk;
 use crate::journal::checkpoint::is_full;
 use crate::journal::{Group, Journal, Mark};
+use crate::log::segment_file::Incarnation;
 use crate::log::view::{ClosedSegment, Sealing};
+
+struct Job {
+    segment: Arc<ClosedSegment>,
+    incarnation: Arc<Incarnation>,
+}
 
 /// Takes closed segments to be sealed.
 pub struct Sealer {
-    closed: Mutex<Option<Sender<Arc<ClosedSegment>>>>,
+    closed: Mutex<Option<Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -33,11 +39,15 @@ impl Sealer {
 
     /// Has `segment` sealed. The next segment's header must be durable: it says where this one
     /// ends, whatever becomes of the footer.
-    pub fn seal(&self, segment: Arc<ClosedSegment>) {
+    pub fn seal(&self, segment: Arc<ClosedSegment>, incarnation: Arc<Incarnation>) {
         let sender = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = &*sender {
+            segment.note_queued();
             // When the thread is gone, the next start seals.
-            let _gone = sender.send(segment);
+            let _gone = sender.send(Job {
+                segment,
+                incarnation,
+            });
         }
     }
 
@@ -60,15 +70,21 @@ impl Sealer {
     }
 }
 
-fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Arc<ClosedSegment>>) {
-    while let Ok(segment) = closed.recv() {
+fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Job>) {
+    while let Ok(job) = closed.recv() {
+        let segment = job.segment;
         if journal.flush().is_err() {
             continue;
         }
-        match segment.make_footer(disk, journal.sector_bytes()) {
-            Ok(None) => {}
+        match segment.make_footer(disk, &job.incarnation, journal.sector_bytes()) {
+            Ok(None) => segment.note_done(),
             Ok(Some(sealing)) => journal.submit(footer_group(segment, sealing)),
-            Err(error) if is_full(&error) => journal.note_full(),
+            Err(error) if is_full(&error) => {
+                segment.note_done();
+                journal.note_full();
+            }
+            // The folder went with the experiment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => segment.note_done(),
             // Writing out or syncing what was acknowledged failed.
             Err(error) => journal.poison("sealing a segment", &error),
         }
@@ -84,7 +100,7 @@ fn footer_group(segment: Arc<ClosedSegment>, sealing: Sealing) -> Group {
         mark: Mark::None,
         done: Box::new(move |result| {
             if result.is_ok() {
-                segment.note_sealed();
+                segment.note_done();
                 debug!(segment = segment.header.first_sequence, "sealed");
             }
         }),

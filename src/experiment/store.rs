@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
-use super::actor::{Message, Shared, Stop};
+use super::actor::{Message, Shared};
 use super::batch::Append;
 use super::budget::{Budget, BytePermit, OverBudget};
-use super::definition::{self, DefinitionFile};
+use super::definition;
 use super::folder::{self, Folder, OpenError};
 use super::registry::{Handle, Registry};
 use super::sealer::Sealer;
@@ -397,20 +397,14 @@ impl Store {
             other => other.into(),
         })?;
         self.registry.remove(slug);
-        let (done, stopped) = oneshot::channel();
-        let stop = Stop {
-            is_deletion: true,
-            done,
-        };
-        if handle.mailbox.send(Message::Stop(stop)).await.is_ok() {
-            // Dropped unanswered only when the actor has ended by itself.
-            let _ended = stopped.await;
-        } else {
-            handle.ended().await;
-            let view = handle.view.clone();
-            blocking(move || Ok(view.mark_deleted()))
-                .await
-                .map_err(StoreError::Io)?;
+        handle.stop().await;
+        if let Some(incarnation) = handle.incarnation() {
+            blocking(move || {
+                incarnation.end();
+                Ok(())
+            })
+            .await
+            .map_err(StoreError::Io)?;
         }
         let (host, dir, old) = (
             self.shared.host.clone(),
@@ -429,20 +423,11 @@ impl Store {
     pub async fn shutdown(&self) {
         self.is_closing.store(true, Ordering::Release);
         let _catalogue = self.catalogue.lock().await;
-        let mut waiting = Vec::new();
+        let mut stopping = tokio::task::JoinSet::new();
         for handle in self.registry.live() {
-            let (done, stopped) = oneshot::channel();
-            let stop = Stop {
-                is_deletion: false,
-                done,
-            };
-            if handle.mailbox.send(Message::Stop(stop)).await.is_ok() {
-                waiting.push(stopped);
-            }
+            stopping.spawn(async move { handle.stop().await });
         }
-        for stopped in waiting {
-            let _ended = stopped.await;
-        }
+        stopping.join_all().await;
         let shared = self.shared.clone();
         let closed = blocking(move || {
             shared.sealer.shutdown();
@@ -476,24 +461,17 @@ impl Store {
         if self.is_closing.load(Ordering::Acquire) {
             return Err(ReadError::ShuttingDown);
         }
-        let dir = || folder::experiment_dir(self.dir(), slug);
-        let (store_id, journal) = (self.folder.store_id, &self.shared.journal);
+        let dir = folder::experiment_dir(self.dir(), slug);
+        let options = |incarnation| LogOptions {
+            store_id: self.folder.store_id,
+            slug: slug.clone(),
+            incarnation,
+            dir: dir.clone(),
+            segment_bytes: self.options.segment_bytes,
+            sector_bytes: self.shared.journal.sector_bytes(),
+        };
         self.registry
-            .handle(
-                slug,
-                &self.shared,
-                |file: &DefinitionFile| {
-                    Ok(LogOptions {
-                        store_id,
-                        slug: slug.clone(),
-                        incarnation: file.incarnation()?,
-                        dir: dir(),
-                        segment_bytes: self.options.segment_bytes,
-                        sector_bytes: journal.sector_bytes(),
-                    })
-                },
-                dir(),
-            )
+            .handle(slug, &self.shared, options, dir.clone())
             .await
     }
 }

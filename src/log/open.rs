@@ -7,7 +7,7 @@ use super::frame::FRAME_HEADER_LEN;
 use super::reader::{EndHint, Listed, Segment, SegmentError, list_segments};
 use super::scan::Damage;
 use super::segment::{HeaderError, Previous, SEGMENT_HEADER_LEN, SegmentHeader};
-use super::segment_file::SegmentFile;
+use super::segment_file::{Incarnation, SegmentFile};
 use super::view::{ActiveSegment, ClosedSegment, LogView};
 use super::writer::{LogOptions, LogWriter, Resume, segment_id};
 use crate::fs::{Host, replace_file};
@@ -35,7 +35,7 @@ pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> 
     let last = listed.pop();
     let mut opening = Opening::new(&listed, &options.dir);
     let last_open = match last {
-        Some(last) => opening.take_last(last, &host)?,
+        Some(last) => opening.take_last(last, &host, &options.incarnation)?,
         None => None,
     };
     let unsealed = opening.unsealed(&host)?;
@@ -148,7 +148,12 @@ impl Opening {
         opening
     }
 
-    fn take_last(&mut self, last: Listed, host: &Host) -> Result<LastOpen, SegmentError> {
+    fn take_last(
+        &mut self,
+        last: Listed,
+        host: &Host,
+        incarnation: &Arc<Incarnation>,
+    ) -> Result<LastOpen, SegmentError> {
         let number_min = self
             .closed
             .last()
@@ -180,7 +185,8 @@ impl Opening {
             let end = segment.frames_end;
             let id = segment_id(&header);
             let disk = host.disk.clone();
-            let file = SegmentFile::with_end(disk, id, last.path.clone(), end);
+            let path = last.path.clone();
+            let file = SegmentFile::with_end(disk, incarnation.clone(), id, path, end);
             let active = ActiveSegment::new(header, Arc::new(file), fold.index);
             let path = last.path;
             self.damages.extend(

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 
@@ -30,10 +30,44 @@ pub struct SegmentId {
     pub salt: u64,
 }
 
+/// One life of an experiment: deleted and made again, it has another. All that writes to its files
+/// shares this, so that nothing is written once it has ended: another experiment may have its
+/// name, and so its paths, by then.
+#[derive(Debug)]
+pub struct Incarnation {
+    /// The random number that tells it from others.
+    pub number: u64,
+    /// Held for reading while a file is found by its path and written.
+    has_ended: RwLock<bool>,
+}
+
+impl Incarnation {
+    /// A life that goes on.
+    pub fn new(number: u64) -> Arc<Self> {
+        let has_ended = RwLock::new(false);
+        Arc::new(Self { number, has_ended })
+    }
+
+    /// Ends it. When this returns, nothing more is written.
+    pub fn end(&self) {
+        *self
+            .has_ended
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    fn go_on(&self) -> RwLockReadGuard<'_, bool> {
+        self.has_ended
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A segment that is being written.
 pub struct SegmentFile {
     /// Which segment this is.
     pub id: SegmentId,
+    incarnation: Arc<Incarnation>,
     /// Its file.
     pub path: PathBuf,
     disk: Arc<dyn Disk>,
@@ -63,8 +97,6 @@ struct Pending {
     pieces: std::collections::VecDeque<Piece>,
     /// Whether somebody will come to write the pieces.
     is_scheduled: bool,
-    /// Nothing more is written: the experiment was deleted.
-    is_dropped: bool,
 }
 
 enum NextWrite {
@@ -91,14 +123,26 @@ struct Io {
 
 impl SegmentFile {
     /// A segment whose file isn't there yet.
-    pub fn new(disk: Arc<dyn Disk>, id: SegmentId, path: PathBuf) -> Self {
-        Self::with_end(disk, id, path, 0)
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        incarnation: Arc<Incarnation>,
+        id: SegmentId,
+        path: PathBuf,
+    ) -> Self {
+        Self::with_end(disk, incarnation, id, path, 0)
     }
 
     /// A segment whose file is durable up to `end`.
-    pub fn with_end(disk: Arc<dyn Disk>, id: SegmentId, path: PathBuf, end: u64) -> Self {
+    pub fn with_end(
+        disk: Arc<dyn Disk>,
+        incarnation: Arc<Incarnation>,
+        id: SegmentId,
+        path: PathBuf,
+        end: u64,
+    ) -> Self {
         Self {
             id,
+            incarnation,
             path,
             disk,
             durable_end: AtomicU64::new(end),
@@ -123,9 +167,6 @@ impl SegmentFile {
     pub fn push_durable(&self, offset: u64, bytes: Bytes) -> bool {
         let end = offset + bytes.len() as u64;
         let mut pending = lock(&self.pending);
-        if pending.is_dropped {
-            return false;
-        }
         pending.pieces.push_back(Piece { offset, bytes });
         self.durable_end.store(end, Ordering::Release);
         !std::mem::replace(&mut pending.is_scheduled, true)
@@ -184,6 +225,10 @@ impl SegmentFile {
         let mut io = lock(&self.io);
         self.write_pending(&mut io, u64::MAX)
             .map_err(Trouble::Write)?;
+        let has_ended = self.incarnation.go_on();
+        if *has_ended {
+            return Ok(());
+        }
         let file = self.open(&mut io).map_err(Trouble::Write)?;
         write_all_at(&*file, bytes, offset).map_err(Trouble::Write)?;
         if io.is_new {
@@ -239,17 +284,14 @@ impl SegmentFile {
         Ok(bytes)
     }
 
-    /// Forgets what is pending and writes nothing more, since the experiment is deleted.
-    pub fn drop_pending(&self) {
-        let mut io = lock(&self.io);
-        let mut pending = lock(&self.pending);
-        pending.pieces.clear();
-        pending.is_dropped = true;
-        io.file = None;
-        io.written_end = self.durable_end();
-    }
-
     fn write_pending(&self, io: &mut Io, limit: u64) -> io::Result<bool> {
+        let has_ended = self.incarnation.go_on();
+        if *has_ended {
+            let mut pending = lock(&self.pending);
+            pending.pieces.clear();
+            pending.is_scheduled = false;
+            return Ok(true);
+        }
         loop {
             let (offset, bytes, piece_count) = match self.next_write(limit) {
                 NextWrite::Pieces(offset, bytes, piece_count) => (offset, bytes, piece_count),

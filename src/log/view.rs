@@ -15,7 +15,7 @@ use super::index::{Block, SegmentIndex, block_of, variant_key_of};
 use super::reader::{EndHint, Segment, SegmentError};
 use super::record::Record;
 use super::segment::SegmentHeader;
-use super::segment_file::SegmentFile;
+use super::segment_file::{Incarnation, SegmentFile};
 use crate::fs::{Access, Disk, Mapping, read_up_to};
 use crate::model::{Entry, LogId, VariantCount};
 
@@ -59,11 +59,8 @@ pub struct ClosedSegment {
 
 #[derive(Default)]
 struct ClosedState {
-    /// Nothing may be written any more: the experiment is deleted, and another may soon have the
-    /// same name.
-    is_deleted: bool,
-    /// The footer is durable.
-    is_sealed: bool,
+    /// A footer is on its way.
+    is_queued: bool,
     /// The file that the footer goes to.
     sealing: Option<Arc<SegmentFile>>,
 }
@@ -115,14 +112,18 @@ impl LogView {
         self.segments_mut().active = Some(segment);
     }
 
-    /// Closes the active segment; what lies behind `frames_end` isn't part of the log.
+    /// Closes the active segment; what lies behind `frames_end` isn't part of the log. Whoever
+    /// closes it has it sealed.
     pub fn close_active(&self, segment: Arc<ActiveSegment>, frames_end: u64) -> Arc<ClosedSegment> {
         let closed = Arc::new(ClosedSegment {
             header: segment.header.clone(),
             path: segment.file.path.clone(),
             frames_end,
             live: RwLock::new(Some(segment)),
-            state: Mutex::default(),
+            state: Mutex::new(ClosedState {
+                is_queued: true,
+                sealing: None,
+            }),
             index: OnceLock::new(),
         });
         let mut segments = self.segments_mut();
@@ -134,15 +135,11 @@ impl LogView {
         closed
     }
 
-    /// Has nothing more written to any segment, since the experiment is deleted.
-    pub fn mark_deleted(&self) {
+    /// Whether all that has to be sealed is, and is written: another writer may go on from the
+    /// files then, but for the active one.
+    pub fn is_settled(&self) -> bool {
         let segments = self.snapshot();
-        if let Some(active) = segments.active {
-            active.file.drop_pending();
-        }
-        for closed in segments.closed {
-            closed.mark_deleted();
-        }
+        segments.closed.iter().all(|closed| closed.release())
     }
 
     /// The entry `id`, if it is there and durable.
@@ -277,29 +274,35 @@ impl ClosedSegment {
         }
     }
 
+    /// Says that [`Self::make_footer`] will be called.
+    pub fn note_queued(&self) {
+        lock(&self.state).is_queued = true;
+    }
+
     /// Makes the footer from the frames in the file: bytes that go through the journal like any
     /// other, so that after a crash the footer is whole or not there. `None` when there is one,
-    /// when the experiment is deleted, and when there is damage: a fresh checksum over damaged
-    /// bytes would hide it.
+    /// and when there is damage: a fresh checksum over damaged bytes would hide it.
     pub fn make_footer(
         &self,
         disk: &Arc<dyn Disk>,
+        incarnation: &Arc<Incarnation>,
         sector_bytes: usize,
     ) -> io::Result<Option<Sealing>> {
-        let state = lock(&self.state);
-        if state.is_deleted {
-            return Ok(None);
-        }
-        let file = match (&state.sealing, self.live()) {
-            (Some(file), _) => file.clone(),
-            (None, Some(active)) => active.file.clone(),
-            (None, None) => {
+        let file = match self.live() {
+            Some(active) => active.file.clone(),
+            None => {
                 let id = super::writer::segment_id(&self.header);
                 let (path, end) = (self.path.clone(), self.frames_end);
-                Arc::new(SegmentFile::with_end(disk.clone(), id, path, end))
+                let incarnation = incarnation.clone();
+                Arc::new(SegmentFile::with_end(
+                    disk.clone(),
+                    incarnation,
+                    id,
+                    path,
+                    end,
+                ))
             }
         };
-        drop(state);
         let bytes = file.map_written()?;
         let hint = EndHint::At(self.frames_end);
         let Ok(segment) = Segment::from_bytes(self.path.clone(), bytes, hint) else {
@@ -313,11 +316,7 @@ impl ClosedSegment {
         if len as u64 > self.frames_end {
             file.sync_whole()?;
         }
-        let mut state = lock(&self.state);
-        if state.is_deleted {
-            return Ok(None);
-        }
-        state.sealing = Some(file.clone());
+        lock(&self.state).sealing = Some(file.clone());
         let lead_from = len / sector_bytes * sector_bytes;
         let lead = segment.bytes().get(lead_from..).unwrap_or_default();
         Ok(Some(Sealing {
@@ -328,36 +327,26 @@ impl ClosedSegment {
         }))
     }
 
-    /// Takes note that the footer is durable: once it is written, the index in memory can go.
-    pub fn note_sealed(&self) {
-        lock(&self.state).is_sealed = true;
+    /// Takes note that there is nothing more to be done for the footer: it is durable, or there
+    /// will be none for now.
+    pub fn note_done(&self) {
+        lock(&self.state).is_queued = false;
     }
 
-    /// Has nothing more written to its file.
-    pub fn mark_deleted(&self) {
-        let mut state = lock(&self.state);
-        state.is_deleted = true;
-        if let Some(file) = &state.sealing {
-            file.drop_pending();
-        }
-        if let Some(active) = self.live() {
-            active.file.drop_pending();
-        }
-    }
-
-    /// Lets the index in memory go when the footer is in the file; says whether it has gone.
+    /// Lets the index in memory go when what was pending is in the file; says whether it has gone.
     fn release(&self) -> bool {
         let mut state = lock(&self.state);
-        if state.is_sealed
-            && state
-                .sealing
-                .as_ref()
-                .is_some_and(|file| !file.has_pending())
-        {
-            state.sealing = None;
-            *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let live = self.live();
+        let mut files = state
+            .sealing
+            .iter()
+            .chain(live.as_ref().map(|active| &active.file));
+        if state.is_queued || files.any(|file| file.has_pending()) {
+            return false;
         }
-        state.sealing.is_none() && self.live().is_none()
+        state.sealing = None;
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;
+        true
     }
 
     fn footer_bytes(&self, segment: &Segment, index: &SegmentIndex) -> Vec<u8> {

@@ -10,7 +10,7 @@ use super::index::SegmentIndex;
 use super::reader::SegmentError;
 use super::record::{self, EntryRecord, Record, VariantRecord};
 use super::segment::{Previous, SegmentHeader, segment_path};
-use super::segment_file::{SegmentFile, SegmentId};
+use super::segment_file::{Incarnation, SegmentFile, SegmentId};
 use super::ulid::IdGenerator;
 use super::view::{ActiveSegment, ClosedSegment, LogView};
 use crate::fs::Host;
@@ -24,7 +24,7 @@ pub struct LogOptions {
     /// The experiment.
     pub slug: Slug,
     /// Which life of it.
-    pub incarnation: u64,
+    pub incarnation: Arc<Incarnation>,
     /// Its folder.
     pub dir: PathBuf,
     /// A segment that has reached this size is closed.
@@ -226,14 +226,17 @@ impl LogWriter {
 
     /// Gives up staged entries that went around the journal and were not written whole. The
     /// segment ends in front of them; the log goes on in a new one.
-    pub fn abandon(&mut self, staged: &Staged) -> Result<(), SegmentError> {
+    pub fn abandon(&mut self, staged: &Staged) -> Result<Option<Arc<ClosedSegment>>, SegmentError> {
         let Some(active) = self.active.take() else {
-            return Ok(());
+            return Ok(None);
         };
         let frames_end = staged.entries_begin();
         active.segment.rebuild_index(frames_end)?;
-        self.close(active.segment, staged.first_ordinal, frames_end);
-        Ok(())
+        Ok(Some(self.close(
+            active.segment,
+            staged.first_ordinal,
+            frames_end,
+        )))
     }
 
     fn close_if_full(&mut self, bytes_about: u64) -> Option<Arc<ClosedSegment>> {
@@ -270,7 +273,7 @@ impl LogWriter {
         let header = SegmentHeader {
             store_id: self.options.store_id,
             slug: self.options.slug.clone(),
-            incarnation: self.options.incarnation,
+            incarnation: self.options.incarnation.number,
             number: self.resume.next_number,
             first_sequence: self.resume.next_sequence,
             last_id: self.ids.last(),
@@ -281,7 +284,9 @@ impl LogWriter {
         let bytes = header.encode();
         let id = segment_id(&header);
         let path = segment_path(&self.options.dir, header.first_sequence);
-        let file = Arc::new(SegmentFile::new(self.host.disk.clone(), id, path));
+        let incarnation = self.options.incarnation.clone();
+        let disk = self.host.disk.clone();
+        let file = Arc::new(SegmentFile::new(disk, incarnation, id, path));
         let seed = Seed::new(header.salt);
         let segment = Arc::new(ActiveSegment::new(header, file, SegmentIndex::default()));
         self.view.set_active(segment.clone());

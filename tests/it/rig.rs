@@ -11,6 +11,7 @@ use trialog::fs::sim::{Crash, SimMachine};
 use trialog::journal::local::{LocalOptions, Parts};
 use trialog::journal::{CommitError, Group, Mark};
 use trialog::log::open::{OpenedLog, open};
+use trialog::log::segment_file::Incarnation;
 use trialog::log::view::ClosedSegment;
 use trialog::log::writer::{LogOptions, Staged};
 use trialog::model::{Definition, Durability, LogId, NewEntry, Slug};
@@ -39,7 +40,8 @@ pub struct Life {
     folder: Folder,
     pub parts: Parts,
     pub logs: BTreeMap<Slug, OpenedLog>,
-    closed: Vec<Arc<ClosedSegment>>,
+    incarnations: BTreeMap<Slug, Arc<Incarnation>>,
+    closed: Vec<(Arc<ClosedSegment>, Arc<Incarnation>)>,
 }
 
 /// What must be there.
@@ -92,6 +94,7 @@ impl Rig {
             folder,
             parts,
             logs: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             closed: Vec::new(),
         });
         Ok(())
@@ -111,8 +114,9 @@ impl Rig {
 
     pub fn delete(&mut self, name: &str) {
         let life = self.life.as_mut().expect("alive");
-        if let Some(log) = life.logs.remove(&slug(name)) {
-            log.writer.view().mark_deleted();
+        life.logs.remove(&slug(name));
+        if let Some(incarnation) = life.incarnations.remove(&slug(name)) {
+            incarnation.end();
         }
         let host = self.machine.host();
         folder::remove_experiment(&host, Path::new(STORE), &slug(name)).unwrap();
@@ -125,16 +129,23 @@ impl Rig {
         if !life.logs.contains_key(name) {
             let dir = folder::experiment_dir(Path::new(STORE), name);
             let file = DefinitionFile::read(&*host.disk, &dir).map_err(|e| e.to_string())?;
+            let number = file.incarnation().map_err(|e| e.to_string())?;
+            let incarnation = life.incarnations.entry(name.clone());
+            let incarnation = incarnation
+                .or_insert_with(|| Incarnation::new(number))
+                .clone();
             let options = LogOptions {
                 store_id: life.folder.store_id,
                 slug: name.clone(),
-                incarnation: file.incarnation().map_err(|e| e.to_string())?,
+                incarnation: incarnation.clone(),
                 dir,
                 segment_bytes: self.segment_bytes,
                 sector_bytes: life.parts.sector_bytes,
             };
             let mut opened = open(options, host).map_err(|e| e.to_string())?;
-            life.closed.append(&mut opened.unsealed);
+            for closed in opened.unsealed.drain(..) {
+                life.queue(closed, name);
+            }
             life.logs.insert(name.clone(), opened);
         }
         Ok(life.logs.get_mut(name).expect("just put there"))
@@ -165,7 +176,7 @@ impl Rig {
             let result = *outcome.lock().unwrap();
             self.note(&name, &ids, &entries, result);
             if let (Ok(()), Some(closed)) = (result, closed) {
-                self.life.as_mut().expect("alive").closed.push(closed);
+                self.life.as_mut().expect("alive").queue(closed, &name);
             }
             all = all.and(result);
         }
@@ -190,7 +201,9 @@ impl Rig {
         let mut result = self.commit_one(head);
         if result.is_ok() {
             let life = self.life.as_mut().expect("alive");
-            life.closed.extend(closed);
+            if let Some(closed) = closed {
+                life.queue(closed, &name);
+            }
             let flushed = life.parts.shared.flush();
             result = match flushed
                 .map_err(|_| ())
@@ -251,9 +264,10 @@ impl Rig {
     pub fn seal(&mut self) {
         let host = self.machine.host();
         let life = self.life.as_mut().expect("alive");
-        for closed in std::mem::take(&mut life.closed) {
+        for (closed, incarnation) in std::mem::take(&mut life.closed) {
             // On a dead disk it fails; the next life seals.
-            let Ok(Some(sealing)) = closed.make_footer(&host.disk, SECTOR) else {
+            let Ok(Some(sealing)) = closed.make_footer(&host.disk, &incarnation, SECTOR) else {
+                closed.note_done();
                 continue;
             };
             let _dead = self.commit_one(Group {
@@ -264,13 +278,15 @@ impl Rig {
                 mark: Mark::None,
                 done: Box::new(|_| {}),
             });
+            closed.note_done();
         }
     }
 
     /// Forgets an experiment's actor, as when it leaves for being idle.
     pub fn idle(&mut self, name: &str) {
         let life = self.life.as_mut().expect("alive");
-        if life.parts.shared.is_failed() {
+        let settled = |log: &OpenedLog| log.writer.view().is_settled();
+        if life.parts.shared.is_failed() || !life.logs.get(&slug(name)).is_some_and(settled) {
             return;
         }
         if let Some(log) = life.logs.remove(&slug(name))
@@ -348,19 +364,15 @@ impl Rig {
             model.acked = settled;
         }
     }
-
-    pub fn segment_paths(&self, name: &str) -> Vec<PathBuf> {
-        let dir = folder::experiment_dir(Path::new(STORE), &slug(name));
-        let files = self.machine.files().into_iter();
-        files
-            .filter(|path| {
-                path.starts_with(&dir) && path.extension().is_some_and(|e| e == "segment")
-            })
-            .collect()
-    }
 }
 
 impl Life {
+    fn queue(&mut self, closed: Arc<ClosedSegment>, name: &Slug) {
+        closed.note_queued();
+        let incarnation = self.incarnations.get(name).expect("opened before").clone();
+        self.closed.push((closed, incarnation));
+    }
+
     fn make_room(&mut self) {
         while !self.parts.shared.has_spare() && !self.parts.shared.is_failed() {
             self.parts.checkpointer.step();
