@@ -1,13 +1,223 @@
 //! `trialog serve`: runs the appliance.
 
-use anyhow::Result;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing::{info, warn};
 
 use super::Outcome;
+use crate::auth::Keyring;
+use crate::experiment::{Store, StoreOptions};
+use crate::fs::{Host, real, replace_file};
+use crate::http::{AppState, Limits, serve};
+use crate::model::{Definition, Durability, Slug, Variant};
+
+/// Descriptors kept for files; connections may have the rest.
+const FILE_DESCRIPTORS: u64 = 1024;
+const DEMO: &str = "demo";
 
 /// Run the appliance.
+///
+/// On an empty folder it makes a store, the first admin key (in DIR/admin.key) and the
+/// experiment `demo` with the variants A and B.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Example:\n  trialog serve --data /var/lib/trialog --listen 127.0.0.1:7171")]
+pub struct Args {
+    /// The store's folder.
+    #[arg(
+        long,
+        env = "TRIALOG_DATA",
+        value_name = "DIR",
+        default_value = "trialog-data"
+    )]
+    data: PathBuf,
+    /// The address to listen on.
+    #[arg(
+        long,
+        env = "TRIALOG_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7171"
+    )]
+    listen: SocketAddr,
+    /// What an acknowledgement means: on stable storage, or with the operating system.
+    #[arg(long, env = "TRIALOG_DURABILITY", value_enum, default_value_t = DurabilityArg::Sync)]
+    durability: DurabilityArg,
+    /// A segment of this many bytes is sealed and a new one begun.
+    #[arg(long, env = "TRIALOG_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 64 << 20,
+        value_parser = clap::value_parser!(u64).range(4096..=1 << 31))]
+    segment_bytes: u64,
+    /// The size up to which each of the journal's two files grows.
+    #[arg(long, env = "TRIALOG_JOURNAL_BYTES", value_name = "BYTES", default_value_t = 64 << 20,
+        value_parser = clap::value_parser!(u64).range(1 << 20..=1 << 32))]
+    journal_bytes: u64,
+    /// The largest body of one entry.
+    #[arg(long, env = "TRIALOG_MAX_BODY", value_name = "BYTES", default_value_t = 1 << 20,
+        value_parser = clap::value_parser!(u32).range(1024..=1 << 28))]
+    max_body: u32,
+    /// The largest body of a batch.
+    #[arg(long, env = "TRIALOG_MAX_BATCH", value_name = "BYTES", default_value_t = 64 << 20,
+        value_parser = clap::value_parser!(u32).range(1024..=1 << 29))]
+    max_batch: u32,
+    /// Bytes of requests in flight at once; further ones are answered 503.
+    #[arg(long, env = "TRIALOG_INFLIGHT_BYTES", value_name = "BYTES", default_value_t = 256 << 20,
+        value_parser = clap::value_parser!(u64).range(1 << 20..))]
+    inflight_bytes: u64,
+    /// Requests that may wait for one experiment; further ones are answered 503.
+    #[arg(long, env = "TRIALOG_MAILBOX", value_name = "COUNT", default_value_t = 8192,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    mailbox: u32,
+    /// Seconds after which an experiment that nobody uses leaves memory.
+    #[arg(long, env = "TRIALOG_IDLE_TIMEOUT", value_name = "SECONDS", default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    idle_timeout: u64,
+    /// With less than this free on the disk, entries are answered 507.
+    #[arg(long, env = "TRIALOG_FREE_BYTES", value_name = "BYTES", default_value_t = 256 << 20)]
+    free_bytes: u64,
+    /// Connections at the same time; further ones wait.
+    #[arg(long, env = "TRIALOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    max_connections: u32,
+    /// What the server says on stderr: off, error, warn, info, debug or trace.
+    #[arg(
+        long,
+        env = "TRIALOG_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info"
+    )]
+    log_level: LevelFilter,
+}
 
-pub fn run(_args: Args) -> Result<Outcome> {
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DurabilityArg {
+    /// An entry is on stable storage when it is acknowledged.
+    Sync,
+    /// An entry survives `kill -9` at once, and a power cut some 100 ms later.
+    Relaxed,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(args.log_level)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(16)
+        .build()
+        .context("starting threads failed")?;
+    runtime.block_on(run_server(args))
+}
+
+async fn run_server(args: Args) -> Result<Outcome> {
+    let host = real::host();
+    // First, so that a server that can't listen leaves no store behind.
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("can't listen on {}", args.listen))?;
+    let address = listener.local_addr()?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+
+    let options = store_options(&args);
+    let opening = host.clone();
+    let store = tokio::task::spawn_blocking(move || Store::open(options, opening)).await??;
+    let (keyring, has_keys) = Keyring::open(&host, &args.data)?;
+    if !has_keys {
+        make_first(&host, &store, &keyring, &args.data).await?;
+    }
+    let state = Arc::new(AppState::new(store, keyring, limits(&args)));
+    greet(&state, &args.data, address);
+
+    let shutdown = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        info!("shutting down");
+    };
+    serve(listener, state.clone(), shutdown).await;
+    state.store.shutdown().await;
+    info!("everything is in the segments; bye");
     Ok(Outcome::Done)
+}
+
+fn store_options(args: &Args) -> StoreOptions {
+    StoreOptions {
+        dir: args.data.clone(),
+        segment_bytes: args.segment_bytes,
+        journal_bytes: args.journal_bytes,
+        durability: match args.durability {
+            DurabilityArg::Sync => Durability::Sync,
+            DurabilityArg::Relaxed => Durability::Relaxed,
+        },
+        mailbox_len: args.mailbox as usize,
+        inflight_bytes: usize::try_from(args.inflight_bytes).unwrap_or(usize::MAX),
+        idle_timeout: Duration::from_secs(args.idle_timeout),
+        free_bytes_min: args.free_bytes,
+        ..StoreOptions::default()
+    }
+}
+
+fn limits(args: &Args) -> Limits {
+    let wanted = args.max_connections as usize;
+    let descriptors = real::raise_descriptor_limit();
+    let possible = usize::try_from(descriptors.saturating_sub(FILE_DESCRIPTORS));
+    let possible = possible.unwrap_or(usize::MAX).max(16);
+    if possible < wanted {
+        warn!(
+            "{descriptors} descriptors allow {possible} connections, not {wanted}: raise `ulimit -n`"
+        );
+    }
+    Limits {
+        body_bytes_max: args.max_body as usize,
+        batch_bytes_max: args.max_batch as usize,
+        connections_max: wanted.min(possible),
+    }
+}
+
+/// The first admin key, and an experiment to try things with.
+async fn make_first(host: &Host, store: &Store, keyring: &Keyring, dir: &Path) -> Result<()> {
+    let own = std::env::var("TRIALOG_BOOTSTRAP_KEY").ok();
+    if store.slugs(None, 1).is_empty() {
+        let variant = |key: &str| Variant {
+            key: key.into(),
+            weight: None,
+            control: false,
+        };
+        let definition = Definition {
+            variants: vec![variant("A"), variant("B")],
+            description: Some("made at the first start, to try things with".into()),
+            ..Definition::default()
+        };
+        store.define(&Slug::parse(DEMO)?, definition).await?;
+    }
+    // The file before the key is in force: a start that is killed in between does it again.
+    let path = dir.join("admin.key");
+    keyring.create_first(own, |key| {
+        replace_file(&*host.disk, &path, format!("{key}\n").as_bytes())
+    })?;
+    Ok(())
+}
+
+/// On stdout, and only to a terminal's user who can read the key's file anyway: a line to paste.
+fn greet(state: &AppState, dir: &Path, address: SocketAddr) {
+    info!(%address, durability = state.store.durability().as_str(), "listening");
+    let key_file = dir.join("admin.key");
+    let has_demo = Slug::parse(DEMO).is_ok_and(|slug| state.store.contains(&slug));
+    if has_demo && key_file.exists() {
+        println!("trialog is ready. Try it:\n");
+        println!(
+            "curl -sS http://{address}/experiment/{DEMO}/log -H \"x-api-key: $(cat '{}')\" \
+             -H 'content-type: application/json' -d '{{\"variantKey\":\"A\",\"input\":{{\"query\":\
+             \"What are the latest AI advancements?\"}},\"metrics\":{{\"latency_ms\":123}}}}'\n",
+            key_file.display()
+        );
+    }
 }

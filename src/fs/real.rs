@@ -18,6 +18,21 @@ pub fn host() -> Host {
     }
 }
 
+/// Raises this process's limit of open descriptors as far as it may, and says what it is.
+pub fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let limit = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised,
+        Err(_) => limit,
+    };
+    limit.current.unwrap_or(u64::MAX)
+}
+
 /// The operating system's file system.
 pub struct RealDisk;
 
@@ -47,7 +62,7 @@ impl Disk for RealDisk {
             .read(true)
             .write(true)
             .create_new(true)
-            .mode(0o640)
+            .mode(0o600)
             .open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
@@ -102,7 +117,7 @@ impl Disk for RealDisk {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o640)
+            .mode(0o600)
             .open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(RealLock(RealFile(file))))),

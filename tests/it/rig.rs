@@ -2,7 +2,7 @@
 //! when. Beside it, the plainest model of what must be there.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use trialog::experiment::definition::DefinitionFile;

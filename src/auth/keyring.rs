@@ -1,0 +1,449 @@
+//! The keys that are in force.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use hyper::HeaderMap;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use wildmatch::WildMatch;
+
+use super::keyfile::{self, KeyRecord};
+use super::{AuthError, Principal, Scope};
+use crate::entry_json::rfc3339_ms;
+use crate::fs::Host;
+
+/// How many keys there may be.
+pub const KEYS_MAX: usize = 10_000;
+
+const KEY_PREFIX: &str = "tl_";
+/// The id of a first key that the operator chose.
+const BOOTSTRAP_ID: &str = "bootstrap";
+const BOOTSTRAP_LEN_MIN: usize = 32;
+const KEY_LEN_MAX: usize = 512;
+const NAME_BYTES_MAX: usize = 200;
+const GLOBS_MAX: usize = 100;
+const GLOB_BYTES_MAX: usize = 128;
+const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// Why a key was not made, revoked or read.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// What was asked for can't be: says why.
+    #[error("{0}")]
+    BadRequest(String),
+    /// There is no key with this id.
+    #[error("there is no key with this id")]
+    UnknownKey,
+    /// Without it nobody could make keys any more.
+    #[error("this is the last admin key for all experiments: make another one first")]
+    LastAdmin,
+    /// There are as many keys as there may be.
+    #[error("there are {KEYS_MAX} keys already: revoke some first")]
+    TooMany,
+    /// The key file can't be read.
+    #[error("{0}")]
+    BadFile(String),
+    /// The disk failed.
+    #[error("writing the keys failed: {0}")]
+    Io(io::Error),
+}
+
+/// A key to be made.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// The experiments it reaches, as globs; none for all.
+    pub experiments: Vec<String>,
+    /// When it ends, in milliseconds since 1970.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// A key without its secret.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyInfo {
+    /// What names it in the API.
+    pub id: String,
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// The experiments it reaches, as globs; none for all.
+    pub experiments: Vec<String>,
+    /// When it was made.
+    pub created_at: String,
+    /// When it ends.
+    pub expires_at: Option<String>,
+}
+
+/// All keys of a store. Look-ups never wait for the disk.
+pub struct Keyring {
+    host: Host,
+    path: PathBuf,
+    keys: RwLock<HashMap<Box<str>, Key>>,
+    /// Held while the file is replaced.
+    changing: Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Key {
+    record: KeyRecord,
+    sha256: [u8; 32],
+    principal: Arc<Principal>,
+}
+
+impl Keyring {
+    /// Reads the keys of the store in `dir`; says whether there was a key file.
+    pub fn open(host: &Host, dir: &Path) -> Result<(Self, bool), KeyringError> {
+        let path = dir.join("keys.json");
+        let bad = |error: &dyn std::fmt::Display| {
+            KeyringError::BadFile(format!(
+                "{} can't be read ({error}): restore it, or remove it to begin with a new admin key",
+                path.display()
+            ))
+        };
+        let records = keyfile::read(&*host.disk, &path).map_err(|error| bad(&error))?;
+        let is_known = records.is_some();
+        let mut keys = HashMap::new();
+        for record in records.unwrap_or_default() {
+            let id: Box<str> = record.id.as_str().into();
+            let key = Key::new(record).ok_or_else(|| bad(&format!("key {id} has no SHA-256")))?;
+            keys.insert(id, key);
+        }
+        let keyring = Self {
+            host: host.clone(),
+            path,
+            keys: RwLock::new(keys),
+            changing: Mutex::default(),
+        };
+        Ok((keyring, is_known))
+    }
+
+    /// Whose request has these headers.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>, AuthError> {
+        let mut sent = headers.get_all("x-api-key").iter();
+        let text = sent.next().ok_or(AuthError::Missing)?;
+        if sent.next().is_some() || text.len() > KEY_LEN_MAX {
+            return Err(AuthError::Invalid);
+        }
+        let text = text.as_bytes();
+        let sha256: [u8; 32] = Sha256::digest(text).into();
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let key = id_of(text).and_then(|id| keys.get(id));
+        let key = key
+            .or_else(|| keys.get(BOOTSTRAP_ID))
+            .ok_or(AuthError::Invalid)?;
+        let is_same: bool = key.sha256.ct_eq(&sha256).into();
+        if is_same && key.principal.is_valid_at(self.host.clock.now_ms()) {
+            Ok(key.principal.clone())
+        } else {
+            Err(AuthError::Invalid)
+        }
+    }
+
+    /// Makes a key: durable when this returns, with its text, which is nowhere else.
+    pub fn create(&self, new: NewKey) -> Result<(KeyInfo, String), KeyringError> {
+        check(&new)?;
+        let (id, text) = self.new_text().map_err(KeyringError::Io)?;
+        let info = self.add(id, new, &text)?;
+        Ok((info, text))
+    }
+
+    /// Makes the first key: of the operator's own text, if there is one. `keep` puts the text
+    /// where the operator finds it, before the key is in force.
+    pub fn create_first(
+        &self,
+        own: Option<String>,
+        keep: impl FnOnce(&str) -> io::Result<()>,
+    ) -> Result<(), KeyringError> {
+        let new = NewKey {
+            name: "first admin key".into(),
+            scopes: vec![Scope::Admin],
+            experiments: Vec::new(),
+            expires_at_ms: None,
+        };
+        let Some(text) = own else {
+            let (id, text) = self.new_text().map_err(KeyringError::Io)?;
+            keep(&text).map_err(KeyringError::Io)?;
+            return self.add(id, new, &text).map(|_| ());
+        };
+        let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_visible || !(BOOTSTRAP_LEN_MIN..=KEY_LEN_MAX).contains(&text.len()) {
+            return Err(KeyringError::BadRequest(format!(
+                "TRIALOG_BOOTSTRAP_KEY must be {BOOTSTRAP_LEN_MIN} to {KEY_LEN_MAX} visible ASCII characters"
+            )));
+        }
+        keep(&text).map_err(KeyringError::Io)?;
+        self.add(BOOTSTRAP_ID.into(), new, &text).map(|_| ())
+    }
+
+    /// All keys, oldest first.
+    pub fn list(&self) -> Vec<KeyInfo> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let mut records: Vec<_> = keys.values().map(|key| &key.record).collect();
+        records.sort_by(|a, b| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
+        records.into_iter().map(KeyInfo::of).collect()
+    }
+
+    /// Revokes a key: in force, and durable, when this returns.
+    pub fn revoke(&self, id: &str) -> Result<(), KeyringError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.snapshot();
+        let removed = keys.remove(id).ok_or(KeyringError::UnknownKey)?;
+        let manages = |key: &Key| key.principal.may_manage_keys().is_ok();
+        if manages(&removed) && !keys.values().any(manages) {
+            return Err(KeyringError::LastAdmin);
+        }
+        self.replace(keys)
+    }
+
+    fn add(&self, id: String, new: NewKey, text: &str) -> Result<KeyInfo, KeyringError> {
+        let record = KeyRecord {
+            id,
+            name: new.name,
+            scopes: new.scopes,
+            experiments: new.experiments,
+            created_at_ms: self.host.clock.now_ms(),
+            expires_at_ms: new.expires_at_ms,
+            sha256: hex(&Sha256::digest(text.as_bytes())),
+        };
+        let info = KeyInfo::of(&record);
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.snapshot();
+        if keys.len() >= KEYS_MAX {
+            return Err(KeyringError::TooMany);
+        }
+        let id = record.id.as_str().into();
+        let key = Key::new(record).ok_or(KeyringError::UnknownKey)?;
+        keys.insert(id, key);
+        self.replace(keys)?;
+        Ok(info)
+    }
+
+    fn snapshot(&self) -> HashMap<Box<str>, Key> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.clone()
+    }
+
+    fn replace(&self, keys: HashMap<Box<str>, Key>) -> Result<(), KeyringError> {
+        let mut records: Vec<_> = keys.values().map(|key| key.record.clone()).collect();
+        records.sort_by(|a, b| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
+        keyfile::write(&*self.host.disk, &self.path, records).map_err(KeyringError::Io)?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    fn new_text(&self) -> io::Result<(String, String)> {
+        let id = self.random_text(12)?;
+        let secret = self.random_text(32)?;
+        let text = format!("{KEY_PREFIX}{id}_{secret}");
+        Ok((id, text))
+    }
+
+    fn random_text(&self, len: usize) -> io::Result<String> {
+        let mut text = String::with_capacity(len);
+        while text.len() < len {
+            let bits = self.host.entropy.next_u64()?;
+            // 12 characters of 5 bits from each 64.
+            for n in 0..12.min(len - text.len()) {
+                let place = (bits >> (n * 5)) as usize % ALPHABET.len();
+                text.push(char::from(ALPHABET.get(place).copied().unwrap_or(b'a')));
+            }
+        }
+        Ok(text)
+    }
+}
+
+impl Key {
+    fn new(record: KeyRecord) -> Option<Self> {
+        let globs = record.experiments.iter().map(|glob| WildMatch::new(glob));
+        let principal = Arc::new(Principal {
+            scopes: record.scopes.clone(),
+            experiments: globs.collect(),
+            expires_at_ms: record.expires_at_ms,
+        });
+        let sha256 = unhex(&record.sha256)?;
+        Some(Self {
+            record,
+            sha256,
+            principal,
+        })
+    }
+}
+
+impl KeyInfo {
+    fn of(record: &KeyRecord) -> Self {
+        Self {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            scopes: record.scopes.clone(),
+            experiments: record.experiments.clone(),
+            created_at: rfc3339_ms(record.created_at_ms),
+            expires_at: record.expires_at_ms.map(rfc3339_ms),
+        }
+    }
+}
+
+fn check(new: &NewKey) -> Result<(), KeyringError> {
+    let bad = |why: String| Err(KeyringError::BadRequest(why));
+    if new.name.is_empty() || new.name.len() > NAME_BYTES_MAX {
+        return bad(format!("a key's name has 1 to {NAME_BYTES_MAX} bytes"));
+    }
+    if new.scopes.is_empty() {
+        return bad("a key needs at least one scope: ingest, read or admin".into());
+    }
+    let is_glob = |glob: &String| {
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-*?".contains(&b);
+        (1..=GLOB_BYTES_MAX).contains(&glob.len()) && glob.bytes().all(fits)
+    };
+    if new.experiments.len() > GLOBS_MAX || !new.experiments.iter().all(is_glob) {
+        return bad(format!(
+            "experiments are at most {GLOBS_MAX} slugs, in which '*' and '?' stand for others"
+        ));
+    }
+    Ok(())
+}
+
+/// The id in a key's text.
+fn id_of(text: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (id, _) = text.strip_prefix(KEY_PREFIX)?.split_once('_')?;
+    Some(id)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).ok()?;
+        *byte = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Denied;
+    use super::*;
+    use crate::fs::sim::SimMachine;
+    use crate::model::Slug;
+    use hyper::header::HeaderValue;
+
+    fn headers(key: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-api-key", HeaderValue::from_str(key).unwrap());
+        headers
+    }
+
+    fn keyring() -> (SimMachine, Keyring) {
+        let machine = SimMachine::new(3, 512);
+        let (keyring, is_known) = Keyring::open(&machine.host(), Path::new("/")).unwrap();
+        assert!(!is_known);
+        (machine, keyring)
+    }
+
+    fn new(scopes: &[Scope], experiments: &[&str]) -> NewKey {
+        NewKey {
+            name: "test".into(),
+            scopes: scopes.to_vec(),
+            experiments: experiments.iter().map(|glob| (*glob).to_owned()).collect(),
+            expires_at_ms: None,
+        }
+    }
+
+    #[test]
+    fn a_key_does_what_it_may_and_no_more() {
+        let (_, keyring) = keyring();
+        let (_, text) = keyring
+            .create(new(&[Scope::Ingest], &["search-*"]))
+            .unwrap();
+        assert!(text.len() > 40 && text.starts_with("tl_"));
+        let principal = keyring.authenticate(&headers(&text)).unwrap();
+        let [mine, other] = ["search-ranker", "chat"].map(|slug| Slug::parse(slug).unwrap());
+        assert_eq!(principal.may(Scope::Ingest, Some(&mine)), Ok(()));
+        assert_eq!(
+            principal.may(Scope::Ingest, Some(&other)),
+            Err(Denied::Experiment)
+        );
+        assert_eq!(
+            principal.may(Scope::Read, Some(&mine)),
+            Err(Denied::Scope(Scope::Read))
+        );
+        let (_, text) = keyring.create(new(&[Scope::Admin], &["search-*"])).unwrap();
+        let admin = keyring.authenticate(&headers(&text)).unwrap();
+        assert_eq!(admin.may(Scope::Ingest, Some(&mine)), Ok(()));
+        assert_eq!(admin.may_manage_keys(), Err(Denied::Restricted));
+    }
+    #[test]
+    fn wrong_keys_are_invalid() {
+        let (_, keyring) = keyring();
+        let (_, text) = keyring.create(new(&[Scope::Read], &[])).unwrap();
+        assert_eq!(
+            keyring.authenticate(&HeaderMap::new()).unwrap_err(),
+            AuthError::Missing
+        );
+        let mut flipped = text.clone().into_bytes();
+        *flipped.last_mut().unwrap() ^= 1;
+        let flipped = String::from_utf8(flipped).unwrap();
+        for wrong in ["", "tl_", "tl_x_y", &text[..text.len() - 1], &flipped] {
+            let error = keyring.authenticate(&headers(wrong)).unwrap_err();
+            assert_eq!(error, AuthError::Invalid);
+        }
+        let mut twice = headers(&text);
+        twice.append("x-api-key", HeaderValue::from_str(&text).unwrap());
+        assert_eq!(
+            keyring.authenticate(&twice).unwrap_err(),
+            AuthError::Invalid
+        );
+    }
+
+    #[test]
+    fn keys_end_and_survive_a_restart_without_their_secrets() {
+        let (machine, keyring) = keyring();
+        let first = "x".repeat(32);
+        keyring
+            .create_first(Some(first.clone()), |_| Ok(()))
+            .unwrap();
+        let mut short = new(&[Scope::Read], &[]);
+        short.expires_at_ms = Some(machine.host().clock.now_ms() + 5);
+        let (_, short) = keyring.create(short).unwrap();
+        assert!(keyring.authenticate(&headers(&short)).is_ok());
+        machine.set_now_ms(machine.host().clock.now_ms() + 5);
+        assert!(keyring.authenticate(&headers(&short)).is_err());
+        let file = String::from_utf8(machine.read(Path::new("/keys.json")).unwrap()).unwrap();
+        assert!(!file.contains(&first) && !file.contains(short.rsplit('_').next().unwrap()));
+        machine.crash(crate::fs::sim::Crash::LoseAll);
+        let (again, is_known) = Keyring::open(&machine.host(), Path::new("/")).unwrap();
+        assert!(is_known && again.authenticate(&headers(&first)).is_ok());
+    }
+
+    #[test]
+    fn a_revoked_key_is_gone_at_once_but_not_the_last_admin() {
+        let (_, keyring) = keyring();
+        let (admin, _) = keyring.create(new(&[Scope::Admin], &[])).unwrap();
+        let (info, text) = keyring.create(new(&[Scope::Read], &[])).unwrap();
+        keyring.revoke(&info.id).unwrap();
+        assert!(keyring.authenticate(&headers(&text)).is_err());
+        assert!(matches!(
+            keyring.revoke(&info.id),
+            Err(KeyringError::UnknownKey)
+        ));
+        assert!(matches!(
+            keyring.revoke(&admin.id),
+            Err(KeyringError::LastAdmin)
+        ));
+    }
+}

@@ -1,0 +1,195 @@
+//! What can go wrong with a request: the one table of codes and statuses, and how an error looks.
+
+use std::borrow::Cow;
+
+use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+
+use super::reply::{self, Body};
+
+/// An error as the client sees it, and what only the operator sees.
+#[derive(Debug)]
+pub struct ApiError {
+    /// Which error it is; its status follows from it.
+    pub code: Code,
+    /// Words for people. Never a path, an internal name or a piece of a client's entry.
+    pub message: Cow<'static, str>,
+    /// For the server's log only.
+    pub detail: Option<String>,
+    allow: Option<&'static str>,
+}
+
+/// An [`ApiError`] or what the handler answers.
+pub type ApiResult<T> = Result<T, ApiError>;
+
+macro_rules! codes {
+    ($($name:ident $status:ident $word:literal,)*) => {
+        /// A stable word for each error. Clients match on it, so none is ever renamed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $(#[doc = concat!("`", $word, "`")] $name,)* }
+
+        impl Code {
+            /// Every code there is.
+            pub const ALL: &'static [Code] = &[$(Code::$name,)*];
+
+            /// The word that clients see.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $word,)* }
+            }
+
+            /// The status that goes with it.
+            pub fn status(self) -> StatusCode {
+                match self { $(Code::$name => StatusCode::$status,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // The body of an entry.
+    BodyEmpty BAD_REQUEST "body_empty",
+    BodyNotUtf8 BAD_REQUEST "body_not_utf8",
+    BodyBom BAD_REQUEST "body_bom",
+    BodyIncomplete BAD_REQUEST "body_incomplete",
+    AmbiguousLength BAD_REQUEST "ambiguous_length",
+    JsonSyntax BAD_REQUEST "json_syntax",
+    JsonTooDeep BAD_REQUEST "json_too_deep",
+    JsonLoneSurrogate BAD_REQUEST "json_lone_surrogate",
+    JsonTrailing BAD_REQUEST "json_trailing",
+    NotAnObject BAD_REQUEST "not_an_object",
+    NotAnArray BAD_REQUEST "not_an_array",
+    DuplicateField BAD_REQUEST "duplicate_field",
+    VariantKeyMissing BAD_REQUEST "variant_key_missing",
+    VariantKeyType BAD_REQUEST "variant_key_type",
+    VariantKeyEmpty BAD_REQUEST "variant_key_empty",
+    VariantKeyTooLong BAD_REQUEST "variant_key_too_long",
+    FieldType BAD_REQUEST "field_type",
+    BatchEmpty BAD_REQUEST "batch_empty",
+    UnknownVariant BAD_REQUEST "unknown_variant",
+    TooManyVariants BAD_REQUEST "too_many_variants",
+    // Everything else that a client can get wrong.
+    BadSlug BAD_REQUEST "bad_slug",
+    BadDefinition BAD_REQUEST "bad_definition",
+    BadKeyRequest BAD_REQUEST "bad_key_request",
+    BadParameter BAD_REQUEST "bad_parameter",
+    UnknownParameter BAD_REQUEST "unknown_parameter",
+    ConfirmMissing BAD_REQUEST "confirm_missing",
+    ApiKeyMissing UNAUTHORIZED "api_key_missing",
+    ApiKeyInvalid UNAUTHORIZED "api_key_invalid",
+    ScopeMissing FORBIDDEN "scope_missing",
+    ExperimentForbidden FORBIDDEN "experiment_forbidden",
+    KeyRestricted FORBIDDEN "key_restricted",
+    NotFound NOT_FOUND "not_found",
+    ExperimentNotFound NOT_FOUND "experiment_not_found",
+    LogNotFound NOT_FOUND "log_not_found",
+    KeyNotFound NOT_FOUND "key_not_found",
+    MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed",
+    BodyTimeout REQUEST_TIMEOUT "body_timeout",
+    VariantInUse CONFLICT "variant_in_use",
+    LastAdminKey CONFLICT "last_admin_key",
+    TooManyKeys CONFLICT "too_many_keys",
+    TooManyExperiments CONFLICT "too_many_experiments",
+    BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large",
+    BatchTooLong PAYLOAD_TOO_LARGE "batch_too_long",
+    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type",
+    UnsupportedContentEncoding UNSUPPORTED_MEDIA_TYPE "unsupported_content_encoding",
+    // Ours.
+    AppendFailed INTERNAL_SERVER_ERROR "append_failed",
+    LogDamaged INTERNAL_SERVER_ERROR "log_damaged",
+    Internal INTERNAL_SERVER_ERROR "internal",
+    Overloaded SERVICE_UNAVAILABLE "overloaded",
+    StorageFailed SERVICE_UNAVAILABLE "storage_failed",
+    ShuttingDown SERVICE_UNAVAILABLE "shutting_down",
+    StorageFull INSUFFICIENT_STORAGE "storage_full",
+}
+
+impl ApiError {
+    /// An error with words for the client.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            detail: None,
+            allow: None,
+        }
+    }
+
+    /// Something that should not have happened; `detail` goes to the server's log alone.
+    pub fn internal(detail: impl ToString) -> Self {
+        Self::new(Code::Internal, "an unexpected error").with_detail(detail)
+    }
+
+    /// A known path with another method; `allow` lists those that it has.
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let mut error = Self::new(
+            Code::MethodNotAllowed,
+            format!("this path takes {allow} only"),
+        );
+        error.allow = Some(allow);
+        error
+    }
+
+    /// Adds what the server's log should say.
+    pub fn with_detail(mut self, detail: impl ToString) -> Self {
+        self.detail = Some(detail.to_string());
+        self
+    }
+
+    /// The error as a response.
+    pub fn into_response(self) -> Response<Body> {
+        let shape = serde_json::json!({
+            "success": false,
+            "error": { "code": self.code.as_str(), "message": self.message },
+        });
+        let mut response = reply::json(self.code.status(), shape.to_string());
+        let headers = response.headers_mut();
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        match self.code {
+            Code::Overloaded | Code::ShuttingDown => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Code::ApiKeyMissing | Code::ApiKeyInvalid => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn words_are_unique_and_snake_case() {
+        let words: HashSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(words.len(), Code::ALL.len());
+        for word in words {
+            assert!(
+                word.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'8')
+            );
+        }
+    }
+
+    #[test]
+    fn every_code_is_an_error() {
+        for code in Code::ALL {
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+        }
+    }
+
+    #[test]
+    fn headers_follow_the_code() {
+        let response = ApiError::method_not_allowed("GET, HEAD").into_response();
+        assert_eq!(response.status(), 405);
+        assert_eq!(response.headers()["allow"], "GET, HEAD");
+        let response = ApiError::new(Code::Overloaded, "later").into_response();
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+}

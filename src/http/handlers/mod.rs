@@ -1,0 +1,32 @@
+//! One short function for each action.
+
+mod append;
+mod entry;
+mod experiments;
+mod keys;
+pub mod status;
+
+use hyper::Response;
+
+use super::error::ApiResult;
+use super::reply::Body;
+use super::router::Action;
+use super::server::AppState;
+use super::service::Asked;
+
+/// Does what is asked.
+pub async fn handle(state: &AppState, action: Action, asked: Asked) -> ApiResult<Response<Body>> {
+    match action {
+        Action::Health | Action::Ready => status::status(state, action),
+        Action::Append => append::one(state, asked).await,
+        Action::AppendBatch => append::batch(state, asked).await,
+        Action::GetEntry => entry::get(state, asked).await,
+        Action::ListExperiments => experiments::list(state, asked).await,
+        Action::Describe => experiments::describe(state, asked).await,
+        Action::Define => experiments::define(state, asked).await,
+        Action::Delete => experiments::delete(state, asked).await,
+        Action::CreateKey => keys::create(state, asked).await,
+        Action::ListKeys => keys::list(state, &asked),
+        Action::RevokeKey => keys::revoke(state, asked).await,
+    }
+}

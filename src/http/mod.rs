@@ -1,0 +1,14 @@
+//! The HTTP front end: bytes in, bytes out. Knows nothing of files.
+
+mod body;
+pub mod error;
+mod handlers;
+pub mod json;
+mod query;
+mod refusal;
+mod reply;
+mod router;
+mod server;
+mod service;
+
+pub use server::{AppState, Limits, serve};

@@ -1,0 +1,201 @@
+//! Which endpoint a path names, and what it takes. Pure.
+
+use hyper::Method;
+
+use super::error::{ApiError, Code};
+use super::refusal::unknown_experiment;
+use crate::auth::Scope;
+use crate::model::Slug;
+
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Health,
+    Ready,
+    Experiments,
+    Experiment,
+    Log,
+    Logs,
+    Entry,
+    Keys,
+    Key,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Action {
+    Health,
+    Ready,
+    ListExperiments,
+    Define,
+    Describe,
+    Delete,
+    Append,
+    AppendBatch,
+    GetEntry,
+    CreateKey,
+    ListKeys,
+    RevokeKey,
+}
+
+/// A path that names something.
+#[derive(Debug)]
+pub struct Place<'p> {
+    endpoint: Endpoint,
+    /// The slug in the path, as it stands there.
+    pub slug: Option<&'p str>,
+    /// The id in the path, as it stands there.
+    pub id: Option<&'p str>,
+}
+
+/// The table of paths.
+pub struct Router(matchit::Router<Endpoint>);
+
+impl Router {
+    /// The paths of the API.
+    pub fn new() -> Self {
+        let mut router = matchit::Router::new();
+        for (path, endpoint) in [
+            ("/health", Endpoint::Health),
+            ("/ready", Endpoint::Ready),
+            ("/experiments", Endpoint::Experiments),
+            ("/experiment/{slug}", Endpoint::Experiment),
+            ("/experiment/{slug}/log", Endpoint::Log),
+            ("/experiment/{slug}/logs", Endpoint::Logs),
+            ("/experiment/{slug}/log/{id}", Endpoint::Entry),
+            ("/keys", Endpoint::Keys),
+            ("/keys/{id}", Endpoint::Key),
+        ] {
+            let inserted = router.insert(path, endpoint);
+            debug_assert!(inserted.is_ok(), "the paths above don't conflict");
+        }
+        Self(router)
+    }
+
+    /// What `path` names.
+    pub fn find<'p>(&self, path: &'p str) -> Result<Place<'p>, ApiError> {
+        let not_found = || ApiError::new(Code::NotFound, "there is nothing at this path");
+        let found = self.0.at(path).map_err(|_| not_found())?;
+        Ok(Place {
+            endpoint: *found.value,
+            slug: found.params.get("slug"),
+            id: found.params.get("id"),
+        })
+    }
+}
+
+impl Place<'_> {
+    /// Whether it is one of the two that need no key.
+    pub fn is_open(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Health | Endpoint::Ready)
+    }
+
+    /// What `method` asks for here.
+    pub fn action(&self, method: &Method) -> Result<Action, ApiError> {
+        let is_get = method == Method::GET || method == Method::HEAD;
+        let action = match self.endpoint {
+            Endpoint::Health if is_get => Action::Health,
+            Endpoint::Ready if is_get => Action::Ready,
+            Endpoint::Experiments if is_get => Action::ListExperiments,
+            Endpoint::Experiment if is_get => Action::Describe,
+            Endpoint::Experiment if method == Method::PUT => Action::Define,
+            Endpoint::Experiment if method == Method::DELETE => Action::Delete,
+            Endpoint::Log if method == Method::POST => Action::Append,
+            Endpoint::Logs if method == Method::POST => Action::AppendBatch,
+            Endpoint::Entry if is_get => Action::GetEntry,
+            Endpoint::Keys if is_get => Action::ListKeys,
+            Endpoint::Keys if method == Method::POST => Action::CreateKey,
+            Endpoint::Key if method == Method::DELETE => Action::RevokeKey,
+            _ => return Err(ApiError::method_not_allowed(self.allow())),
+        };
+        Ok(action)
+    }
+
+    /// The slug, checked. What can't be a slug names no experiment; only creation says more.
+    pub fn slug(&self, method: &Method) -> Result<Option<Slug>, ApiError> {
+        let Some(text) = self.slug else {
+            return Ok(None);
+        };
+        match Slug::parse(text) {
+            Ok(slug) => Ok(Some(slug)),
+            Err(error) if method == Method::PUT && self.endpoint == Endpoint::Experiment => {
+                Err(ApiError::new(Code::BadSlug, error.to_string()))
+            }
+            Err(_) => Err(unknown_experiment()),
+        }
+    }
+
+    fn allow(&self) -> &'static str {
+        match self.endpoint {
+            Endpoint::Health | Endpoint::Ready | Endpoint::Experiments | Endpoint::Entry => {
+                "GET, HEAD"
+            }
+            Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
+            Endpoint::Log | Endpoint::Logs => "POST",
+            Endpoint::Keys => "GET, HEAD, POST",
+            Endpoint::Key => "DELETE",
+        }
+    }
+}
+
+impl Action {
+    /// The scope that it needs.
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Append | Self::AppendBatch => Scope::Ingest,
+            Self::Health
+            | Self::Ready
+            | Self::ListExperiments
+            | Self::Describe
+            | Self::GetEntry => Scope::Read,
+            Self::Define | Self::Delete => Scope::Admin,
+            Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
+        }
+    }
+
+    /// Whether it concerns the keys themselves.
+    pub fn manages_keys(self) -> bool {
+        matches!(self, Self::CreateKey | Self::ListKeys | Self::RevokeKey)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_methods() {
+        let router = Router::new();
+        for (method, path, expected) in [
+            ("POST", "/experiment/a/log", Ok(Action::Append)),
+            ("POST", "/experiment/a/logs", Ok(Action::AppendBatch)),
+            ("GET", "/experiment/a/log/log_1", Ok(Action::GetEntry)),
+            ("PUT", "/experiment/a", Ok(Action::Define)),
+            ("HEAD", "/experiments", Ok(Action::ListExperiments)),
+            ("DELETE", "/keys/x", Ok(Action::RevokeKey)),
+            ("GET", "/experiment/a/log", Err("method_not_allowed")),
+            ("POST", "/experiment/a/log/", Err("not_found")),
+            ("POST", "/experiment//log", Err("not_found")),
+            ("POST", "/experiment/a/b/log", Err("not_found")),
+            ("GET", "/", Err("not_found")),
+        ] {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let found = router.find(path).and_then(|place| place.action(&method));
+            let found = found.map_err(|error| error.code.as_str());
+            assert_eq!(found, expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn bad_slugs_are_not_found_on_use_and_refused_on_creation() {
+        let router = Router::new();
+        for slug in ["..", "%2f", "%00", "A", "-a", &"a".repeat(65)] {
+            let path = format!("/experiment/{slug}");
+            let place = router.find(&path).unwrap();
+            let code = |method| place.slug(&method).unwrap_err().code.as_str();
+            assert_eq!(code(Method::PUT), "bad_slug");
+            assert_eq!(code(Method::GET), "experiment_not_found");
+        }
+    }
+}

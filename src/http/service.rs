@@ -1,0 +1,129 @@
+//! The pipeline of one request, top to bottom.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::{Request, Response};
+use tracing::{debug, error};
+
+use super::error::{ApiError, ApiResult, Code};
+use super::refusal::unknown_experiment;
+use super::reply::Body;
+use super::router::Action;
+use super::server::AppState;
+use super::{body, handlers};
+use crate::model::Slug;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_LEN_MAX: usize = 128;
+
+/// A request that may be done, on its way to its handler.
+pub struct Asked {
+    /// The request.
+    pub request: Request<Incoming>,
+    /// The experiment in its path.
+    pub slug: Option<Slug>,
+    /// The id in its path.
+    pub id: Option<String>,
+    /// Whose it is.
+    pub principal: Arc<crate::auth::Principal>,
+}
+
+/// Answers one request. Every answer, an error's too, names the request's id.
+pub async fn respond(
+    state: Arc<AppState>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let request_id = request_id(&state, &request);
+    let mut response = match answer(&state, request).await {
+        Ok(response) => response,
+        Err(refused) => {
+            log_refusal(&refused, &request_id);
+            refused.into_response()
+        }
+    };
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    Ok(response)
+}
+
+/// The order of checks is part of the contract: who asks, whether they may, whether it exists,
+/// whether it can be asked so; only then is the body read.
+async fn answer(state: &AppState, request: Request<Incoming>) -> ApiResult<Response<Body>> {
+    let (method, path) = (request.method(), request.uri().path());
+    let place = state.router.find(path);
+    if let Ok(place) = &place
+        && place.is_open()
+    {
+        return handlers::status::status(state, place.action(method)?);
+    }
+    let principal = state.keyring.authenticate(request.headers())?;
+    let place = place?;
+    let slug = place.slug(method);
+    let action = place.action(method);
+    if let (Ok(slug), Ok(action)) = (&slug, &action) {
+        principal.may(action.scope(), slug.as_ref())?;
+        if action.manages_keys() {
+            principal.may_manage_keys()?;
+        }
+    }
+    let slug = slug?;
+    let is_new = matches!(action, Ok(Action::Define));
+    if let Some(slug) = &slug {
+        if !principal.sees(slug) {
+            return Err(crate::auth::Denied::Experiment.into());
+        }
+        if !is_new && !state.store.contains(slug) {
+            return Err(unknown_experiment());
+        }
+    }
+    let action = action?;
+    check_framing(&request)?;
+    let id = place.id.map(str::to_owned);
+    let asked = Asked {
+        request,
+        slug,
+        id,
+        principal,
+    };
+    handlers::handle(state, action, asked).await
+}
+
+/// Two ways of saying where a body ends are how requests are smuggled past a proxy.
+fn check_framing(request: &Request<Incoming>) -> ApiResult<()> {
+    let headers = request.headers();
+    if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
+        let message = "content-length beside transfer-encoding: which one holds can't be told";
+        return Err(ApiError::new(Code::AmbiguousLength, message));
+    }
+    Ok(())
+}
+
+fn request_id(state: &AppState, request: &Request<Incoming>) -> HeaderValue {
+    let sent = request.headers().get(REQUEST_ID);
+    let usable = sent.filter(|id| {
+        let bytes = id.as_bytes();
+        (1..=REQUEST_ID_LEN_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+    });
+    usable.cloned().unwrap_or_else(|| state.next_request_id())
+}
+
+fn log_refusal(refused: &ApiError, request_id: &HeaderValue) {
+    let code = refused.code.as_str();
+    match &refused.detail {
+        Some(detail) => error!(?request_id, code, detail, "request failed"),
+        None => debug!(?request_id, code, "request refused"),
+    }
+}
+
+/// The slug of a path that has one.
+pub fn slug_of(asked: &Asked) -> ApiResult<&Slug> {
+    asked.slug.as_ref().ok_or_else(unknown_experiment)
+}
+
+/// The media type and the declared length, checked before the body is read.
+pub fn check_body(asked: &Asked, len_max: usize) -> ApiResult<body::MediaType> {
+    body::check_length(asked.request.body(), len_max)?;
+    body::media_type(asked.request.headers())
+}
