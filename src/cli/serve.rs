@@ -1,5 +1,6 @@
 //! `trialog serve`: runs the appliance.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,6 +106,7 @@ enum DurabilityArg {
 pub fn run(args: Args) -> Result<Outcome> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(args.log_level)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -137,11 +137,11 @@ impl ApiError {
 
     /// The error as a response.
     pub fn into_response(self) -> Response<Body> {
-        let shape = serde_json::json!({
-            "success": false,
-            "error": { "code": self.code.as_str(), "message": self.message },
-        });
-        let mut response = reply::json(self.code.status(), shape.to_string());
+        let message = serde_json::Value::from(&*self.message);
+        let code = self.code.as_str();
+        let text =
+            format!(r#"{{"success":false,"error":{{"code":"{code}","message":{message}}}}}"#);
+        let mut response = reply::json(self.code.status(), text);
         let headers = response.headers_mut();
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
