@@ -1,5 +1,7 @@
 //! Tests on real files and real sockets, in one binary.
 
 mod crash;
+mod process;
 mod rig;
+mod server;
 mod store;

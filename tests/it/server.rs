@@ -1,0 +1,259 @@
+//! The real binary as a child process, and a client that sends exactly the bytes it is told to.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Far more than anything here takes: what isn't there by then never comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The body that the user's contract gives as an example.
+pub const EXAMPLE: &str = r#"{"variantKey":"A","input":{"query":"What are the latest AI advancements?"},"output":{"response":"Recent AI advancements include improvements in large language models and generative AI."},"metrics":{"latency_ms":123,"token_count":78,"user_rating":5},"context":{"session_id":"session_abc_123","environment":"production"}}"#;
+
+/// A command of the binary under test, in an environment that has no settings of ours.
+pub fn trialog() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trialog"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TRIALOG_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(args: &[&str]) -> Output {
+    trialog().args(args).output().expect("the binary runs")
+}
+
+/// `path` as an argument.
+pub fn arg(path: &Path) -> &str {
+    path.to_str().expect("test folders have UTF-8 names")
+}
+
+/// A running `trialog serve`. Killed when it is dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    pub dir: PathBuf,
+    /// The first admin key.
+    pub key: String,
+    said: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// Starts on the store `dir`, which need not exist, and waits until it listens.
+    pub fn start(dir: &Path, args: &[&str]) -> Self {
+        Self::start_by(&mut trialog(), dir, args)
+    }
+
+    /// As [`Self::start`], with a command that has its own environment.
+    pub fn start_by(command: &mut Command, dir: &Path, args: &[&str]) -> Self {
+        let mut child = command
+            .args(["serve", "--listen", "127.0.0.1:0", "--free-bytes", "0"])
+            .args(["--data", arg(dir)])
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let said = Arc::new(Mutex::new(String::new()));
+        let (listening, address) = mpsc::channel();
+        let lines = said.clone();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if let Some(address) = field(&line, "address=") {
+                    let _told = listening.send(address.parse::<SocketAddr>());
+                }
+                let mut said = lines.lock().expect("no panic under it");
+                said.push_str(&line);
+                said.push('\n');
+            }
+        });
+        let address = match address.recv_timeout(PATIENCE) {
+            Ok(Ok(address)) => address,
+            other => panic!("no address ({other:?}): {}", said.lock().unwrap()),
+        };
+        let key = std::fs::read_to_string(dir.join("admin.key")).unwrap_or_default();
+        Self {
+            child,
+            address,
+            dir: dir.to_path_buf(),
+            key: key.trim().to_owned(),
+            said,
+        }
+    }
+
+    /// What it said on stderr so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, and waits for its end.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it was running");
+        self.child.wait().expect("it was our child");
+    }
+
+    /// SIGTERM, and waits for its end; says how long that took.
+    pub fn stop(mut self) -> (ExitStatus, Duration) {
+        self.terminate();
+        let since = Instant::now();
+        let status = self.child.wait().expect("it was our child");
+        (status, since.elapsed())
+    }
+
+    /// SIGTERM alone.
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("not zero");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    }
+
+    /// A connection for any number of requests.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address).expect("it listens")
+    }
+
+    /// One request with the admin key, on a connection of its own.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let key = ("x-api-key", self.key.as_str());
+        self.connect()
+            .send(method, path, &[key], body.as_bytes())
+            .expect("an answer")
+    }
+
+    /// Makes an experiment with the variants A and B.
+    pub fn define(&self, slug: &str) {
+        let body = r#"{"variants":["A","B"]}"#;
+        let answer = self.ask("PUT", &format!("/experiment/{slug}"), body);
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _may_have_ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A connection that speaks HTTP/1.1 as it is told to.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+/// A response.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let stream = BufReader::new(stream);
+        Ok(Self { stream })
+    }
+
+    /// Sends a request with `content-length` and reads its answer.
+    pub fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<Answer> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: trialog\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+        let mut bytes = request.into_bytes();
+        bytes.extend_from_slice(body);
+        self.send_raw(&bytes)?;
+        self.read_answer(method == "HEAD")
+    }
+
+    /// Sends these bytes.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Reads one response; one to HEAD has no body.
+    pub fn read_answer(&mut self, is_head: bool) -> std::io::Result<Answer> {
+        let ended = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).ok_or_else(ended)?;
+        let status = status.parse().map_err(|_| ended())?;
+        let mut headers = Vec::new();
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(':') else {
+                break;
+            };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut answer = Answer {
+            status,
+            headers,
+            body: Vec::new(),
+        };
+        let len = answer.header("content-length").unwrap_or("0");
+        if !is_head {
+            answer.body = vec![0; len.parse().map_err(|_| ended())?];
+            self.stream.read_exact(&mut answer.body)?;
+        }
+        Ok(answer)
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The code of an error.
+    pub fn code(&self) -> String {
+        let json = self.json();
+        let code = json.pointer("/error/code").and_then(Value::as_str);
+        code.unwrap_or_default().to_owned()
+    }
+
+    /// The id of an entry that was acknowledged.
+    pub fn log_id(&self) -> String {
+        assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
+        self.json()["logId"].as_str().expect("a logId").to_owned()
+    }
+}
+
+/// The value behind `name` in a line of the server's log.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (_, value) = line.split_once(name)?;
+    value.split_whitespace().next()
+}
