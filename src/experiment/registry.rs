@@ -93,6 +93,16 @@ impl Registry {
             .collect()
     }
 
+    /// The mailbox of an experiment's actor, if it is there.
+    pub fn mailbox(&self, slug: &Slug) -> Option<mpsc::Sender<Message>> {
+        self.slots().get(slug)?.mailbox()
+    }
+
+    /// The handle of an experiment's actor, if it is there.
+    pub fn live_handle(&self, slug: &Slug) -> Option<Handle> {
+        self.slots().get(slug)?.handle()
+    }
+
     /// The handle of an experiment's actor, which is started when it isn't there.
     pub async fn handle(
         &self,
@@ -103,9 +113,6 @@ impl Registry {
     ) -> Result<Handle, ReadError> {
         let slot = self.slots().get(slug).cloned();
         let slot = slot.ok_or(ReadError::UnknownExperiment)?;
-        if let Some(handle) = slot.handle() {
-            return Ok(handle);
-        }
         let _turn = slot.turn.lock().await;
         if let Some(handle) = slot.handle() {
             return Ok(handle);
@@ -146,6 +153,12 @@ impl Handle {
 }
 
 impl Slot {
+    fn mailbox(&self) -> Option<mpsc::Sender<Message>> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let (mailbox, _) = live.as_ref()?;
+        (!mailbox.is_closed()).then(|| mailbox.clone())
+    }
+
     fn handle(self: &Arc<Self>) -> Option<Handle> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         let (mailbox, view) = live.as_ref()?;

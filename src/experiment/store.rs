@@ -309,13 +309,8 @@ impl Store {
             permit,
         });
         loop {
-            let handle = self.handle(slug).await.map_err(|error| match error {
-                ReadError::UnknownExperiment => AppendError::UnknownExperiment,
-                ReadError::ShuttingDown => AppendError::ShuttingDown,
-                ReadError::Overloaded => AppendError::Overloaded,
-                ReadError::Damaged(_) | ReadError::Io(_) => AppendError::StorageFailed,
-            })?;
-            match handle.mailbox.try_send(message) {
+            let mailbox = self.mailbox(slug).await?;
+            match mailbox.try_send(message) {
                 Ok(()) => break,
                 Err(mpsc::error::TrySendError::Full(_)) => return Err(AppendError::Overloaded),
                 // The actor was leaving. It comes back for this message.
@@ -456,10 +451,31 @@ impl Store {
         answer.await.map_err(|_| ReadError::UnknownExperiment)
     }
 
+    /// Where the experiment's actor takes messages, started when it isn't there.
+    async fn mailbox(&self, slug: &Slug) -> Result<mpsc::Sender<Message>, AppendError> {
+        if !self.is_closing.load(Ordering::Acquire)
+            && let Some(mailbox) = self.registry.mailbox(slug)
+        {
+            return Ok(mailbox);
+        }
+        let handle = self.handle(slug).await;
+        handle
+            .map(|handle| handle.mailbox)
+            .map_err(|error| match error {
+                ReadError::UnknownExperiment => AppendError::UnknownExperiment,
+                ReadError::ShuttingDown => AppendError::ShuttingDown,
+                ReadError::Overloaded => AppendError::Overloaded,
+                ReadError::Damaged(_) | ReadError::Io(_) => AppendError::StorageFailed,
+            })
+    }
+
     /// The experiment's actor, started when it isn't there.
     async fn handle(&self, slug: &Slug) -> Result<Handle, ReadError> {
         if self.is_closing.load(Ordering::Acquire) {
             return Err(ReadError::ShuttingDown);
+        }
+        if let Some(handle) = self.registry.live_handle(slug) {
+            return Ok(handle);
         }
         let dir = folder::experiment_dir(self.dir(), slug);
         let options = |incarnation| LogOptions {

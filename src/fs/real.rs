@@ -4,8 +4,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use memmap2::MmapMut;
 
 use super::{Access, Clock, DirEntry, Disk, Entropy, File, Host, LockGuard, Mapping};
 
@@ -73,6 +75,23 @@ impl Disk for RealDisk {
             .write(access == Access::ReadWrite)
             .open(path)?;
         Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true);
+        let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
+        match options.custom_flags(flags).open(path) {
+            Ok(file) => Ok(Arc::new(DirectFile {
+                file: RealFile(file),
+                aligned: Mutex::new(MmapMut::map_anon(ALIGNED_LEN_MIN)?),
+            })),
+            // Some file systems have no other way than through the page cache.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.open(path, Access::ReadWrite)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -195,6 +214,49 @@ impl File for RealFile {
         // stay there. Another program that truncates a segment breaks this; no check could help.
         let map = unsafe { memmap2::MmapOptions::new().len(len).map(&self.0)? };
         Ok(Mapping::Mapped(map))
+    }
+}
+
+const ALIGNED_LEN_MIN: usize = 256 << 10;
+
+/// A file that is written around the page cache: the kernel takes the bytes from where they are,
+/// which must be at a page's beginning.
+struct DirectFile {
+    file: RealFile,
+    aligned: Mutex<MmapMut>,
+}
+
+impl File for DirectFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let mut aligned = self.aligned.lock().unwrap_or_else(PoisonError::into_inner);
+        if aligned.len() < bytes.len() {
+            *aligned = MmapMut::map_anon(bytes.len().next_power_of_two())?;
+        }
+        let Some(place) = aligned.get_mut(..bytes.len()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        place.copy_from_slice(bytes);
+        self.file.write_at(place, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn map(&self, _len: u64) -> io::Result<Mapping> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -1,11 +1,14 @@
 //! Reading a request's body: up to a limit, within the in-flight budget, and not for ever.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use super::error::{ApiError, ApiResult, Code};
@@ -40,16 +43,9 @@ pub async fn read(
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
     loop {
-        // The timer is set only when the next piece isn't there yet.
-        let frame = tokio::select! {
-            biased;
-            frame = body.frame() => frame,
-            () = tokio::time::sleep(SILENCE_MAX) => {
-                let message = "the body did not come in time";
-                return Err(ApiError::new(Code::BodyTimeout, message));
-            }
+        let Some(frame) = next_frame(&mut body).await? else {
+            break;
         };
-        let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| {
             ApiError::new(
                 Code::BodyIncomplete,
@@ -83,6 +79,20 @@ pub async fn read(
         joined.freeze()
     };
     Ok((body, permit))
+}
+
+/// The next piece of the body. Most bodies come with their head, and a timer costs more than to
+/// read them: it is set only when the piece isn't there yet.
+async fn next_frame(body: &mut Incoming) -> ApiResult<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    let here = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
+    if let Poll::Ready(frame) = here {
+        return Ok(frame);
+    }
+    let silence = tokio::time::timeout(SILENCE_MAX, body.frame());
+    silence.await.map_err(|_| {
+        let message = "the body did not come in time";
+        ApiError::new(Code::BodyTimeout, message)
+    })
 }
 
 /// Refuses a declared length over the limit, before anything is read.

@@ -20,8 +20,9 @@ use super::service::respond;
 use crate::auth::Keyring;
 use crate::experiment::Store;
 
-/// How long a client may take to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may be open without a request: at its beginning, between two, and in the
+/// middle of a head. (While a request is worked on, its body has a limit of its own.)
+const QUIET_MAX: Duration = Duration::from_secs(75);
 /// How long accepted requests may take to end once the server is going down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long accepting pauses when there are no descriptors left.
@@ -113,7 +114,9 @@ impl Connections {
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT);
+            // A timer for each request costs a tenth of the throughput; one for each connection
+            // does the same: see `Activity`.
+            .header_read_timeout(None);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -149,12 +152,27 @@ impl Connections {
             debug!(%error, "no TCP_NODELAY");
         }
         let state = self.state.clone();
-        let service = service_fn(move |request| respond(state.clone(), request));
+        let activity = Arc::new(Activity::default());
+        let seen = activity.clone();
+        let service = service_fn(move |request| {
+            let working = seen.begin();
+            let answer = respond(state.clone(), request);
+            async move {
+                let answer = answer.await;
+                drop(working);
+                answer
+            }
+        });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection.into_owned());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended early");
+            tokio::select! {
+                ended = connection => {
+                    if let Err(error) = ended {
+                        debug!(%error, "a connection ended early");
+                    }
+                }
+                () = activity.quiet_for(QUIET_MAX) => debug!("a connection was quiet too long"),
             }
             drop(place);
         });
@@ -165,6 +183,43 @@ impl Connections {
         if drained.is_err() {
             warn!("some connections did not end in time");
         }
+    }
+}
+
+/// What a connection does, as far as it must be known to end one that is quiet.
+#[derive(Default)]
+struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// A request that is worked on.
+struct Working(Arc<Activity>);
+
+impl Activity {
+    fn begin(self: &Arc<Self>) -> Working {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Working(self.clone())
+    }
+
+    /// Returns when no request was worked on for `limit`, or up to twice as long.
+    async fn quiet_for(&self, limit: Duration) {
+        let mut before = None;
+        loop {
+            let begun = self.begun.load(Ordering::Relaxed);
+            let is_quiet = self.ended.load(Ordering::Relaxed) == begun;
+            if is_quiet && before == Some(begun) {
+                return;
+            }
+            before = is_quiet.then_some(begun);
+            tokio::time::sleep(limit).await;
+        }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -30,8 +30,10 @@ const ZEROS_LEN: usize = 1 << 20;
 
 /// One of the two journal files, in use from its beginning.
 pub struct OpenLap {
-    /// The file.
-    pub file: Arc<dyn File>,
+    file: Arc<dyn File>,
+    /// The same file, as batches are written and synced: around the page cache where each is
+    /// synced at once, which costs a third less.
+    pub batches: Arc<dyn File>,
     /// Who the lap is.
     pub header: LapHeader,
     /// Where the next batch goes.
@@ -69,9 +71,15 @@ struct Background {
 
 impl OpenLap {
     /// A lap that has no batch yet, in a file of `capacity` bytes.
-    pub fn new(file: Arc<dyn File>, header: LapHeader, capacity: u64) -> Self {
+    pub fn new(
+        file: Arc<dyn File>,
+        batches: Arc<dyn File>,
+        header: LapHeader,
+        capacity: u64,
+    ) -> Self {
         Self {
             file,
+            batches,
             header,
             position: BATCHES_AT,
             capacity,
@@ -119,7 +127,7 @@ impl Shared {
             last_lap: spare.header.lap,
             spare: Some(spare),
             retired: None,
-            active: active.file.clone(),
+            active: active.batches.clone(),
             scheduled: Vec::new(),
             is_asleep: false,
             is_closing: false,
@@ -413,7 +421,8 @@ impl Checkpointer {
         };
         drop(background);
         write_lap_header(&*lap.file, &header).map_err(Trouble::Sync)?;
-        self.shared.background().spare = Some(OpenLap::new(lap.file.clone(), header, capacity));
+        let (file, batches) = (lap.file.clone(), lap.batches.clone());
+        self.shared.background().spare = Some(OpenLap::new(file, batches, header, capacity));
         self.shared.background_changed.notify_all();
         Ok(())
     }

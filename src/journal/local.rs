@@ -126,7 +126,12 @@ fn open_lap(
         sector_bytes: sector_bytes as u32,
     };
     write_lap_header(&*file, &header)?;
-    Ok(OpenLap::new(file, header, len))
+    let batches = match options.durability {
+        Durability::Sync => host.disk.open_direct(&path)?,
+        // What a killed process leaves must be with the operating system, and soon.
+        Durability::Relaxed => file.clone(),
+    };
+    Ok(OpenLap::new(file, batches, header, len))
 }
 
 /// The journal of a store on one machine.
