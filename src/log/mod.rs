@@ -4,6 +4,7 @@
 //! The bytes are described in [`format`].
 
 pub mod footer;
+pub mod format;
 pub mod frame;
 pub mod index;
 pub mod open;
@@ -15,6 +16,3 @@ pub mod segment_file;
 pub mod ulid;
 pub mod view;
 pub mod writer;
-
-#[doc = include_str!("FORMAT.md")]
-pub mod format {}
