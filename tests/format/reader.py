@@ -207,6 +207,7 @@ def read(segment, out):
             out.write(as_line(slug, log_id, received_at, body))
         fields.end()
         at, ordinal = next_at, ordinal + 1
+    check(footer or not is_known, "the footer's trailer is damaged; its head is good")
     if footer:
         sums = (min(times), max(times), times[-1]) if times else (0, 0, 0)
         summary = (ordinal, entry_count, first_id, last_id if times else 0, *sums)
