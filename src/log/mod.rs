@@ -1,7 +1,7 @@
 //! The log of one experiment: records in frames in segments. Synchronous and without a runtime,
 //! so that the server, recovery and every offline command use the same code.
 //!
-//! The bytes are described in [`format`].
+//! The bytes are described in [`mod@format`].
 
 pub mod footer;
 pub mod format;
