@@ -66,9 +66,10 @@ fn make(dir: &Path) -> Result<()> {
 
 /// Copies a segment without its last bytes, and writes what a replay of it gives beside it.
 fn copy_alone(from: &Path, to: &Path, cut: usize, expected: &str) -> Result<()> {
-    let bytes = fs::read(from)?;
+    let mut bytes = fs::read(from)?;
+    bytes.truncate(bytes.len() - cut);
     let path = to.with_extension("segment");
-    fs::write(&path, &bytes[..bytes.len() - cut])?;
+    fs::write(&path, &bytes)?;
     let segment = Segment::open(&*real::host().disk, &path, EndHint::Unknown)?;
     let index = segment.fold().index;
     let first = index.first_id.ok_or("no entry")?.to_string();
