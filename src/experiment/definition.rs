@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::folder::STORE_FORMAT;
 use crate::fs::{Disk, read_small, replace_file};
 use crate::model::{Definition, Slug, VARIANT_KEY_BYTES_MAX, VARIANTS_MAX};
 
@@ -35,6 +36,10 @@ impl DefinitionFile {
     pub fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
         let bytes = read_small(disk, &dir.join(DEFINITION_FILE), FILE_LEN_MAX)?;
         let file: Self = serde_json::from_slice(&bytes).map_err(invalid)?;
+        if file.format > STORE_FORMAT {
+            let what = format!("format {} is newer than this program", file.format);
+            return Err(invalid(what));
+        }
         file.incarnation()?;
         Ok(file)
     }
@@ -103,4 +108,29 @@ pub fn check(definition: &Definition) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::sim::SimMachine;
+
+    #[test]
+    fn a_later_format_is_refused() {
+        let host = SimMachine::new(1, 512).host();
+        let mut file = DefinitionFile {
+            format: STORE_FORMAT,
+            slug: Slug::parse("demo").unwrap(),
+            incarnation: "00000000000000ff".into(),
+            created_at_ms: 0,
+            definition: Definition::default(),
+        };
+        file.write(&*host.disk, Path::new("/")).unwrap();
+        let read = DefinitionFile::read(&*host.disk, Path::new("/")).unwrap();
+        assert_eq!(read.incarnation().unwrap(), 255);
+        file.format += 1;
+        file.write(&*host.disk, Path::new("/")).unwrap();
+        let error = DefinitionFile::read(&*host.disk, Path::new("/")).unwrap_err();
+        assert!(error.to_string().contains("newer"), "{error}");
+    }
 }

@@ -88,6 +88,7 @@ pub struct DirEntry {
 }
 
 /// An open file, read and written at positions.
+#[allow(clippy::len_without_is_empty)] // Asking for the length is a call that can fail.
 pub trait File: Send + Sync {
     /// Its length in bytes.
     fn len(&self) -> io::Result<u64>;

@@ -1,8 +1,8 @@
 //! The footer of a sealed segment: its index on disk, and checksums of the whole file.
 //!
-//! A footer is derived from the frames and can always be built again. It begins at a multiple of
-//! [`FOOTER_ALIGN`] behind the frames and behind bytes that were set aside there, with zeros in
-//! between, and ends with the file:
+//! A footer is derived from the frames and can always be built again. Sealing puts it at a multiple
+//! of [`FOOTER_ALIGN`] behind the frames and behind bytes that were set aside there, with zeros in
+//! between; a reader takes any multiple of 8. It ends with the file:
 //!
 //! | part | bytes | what |
 //! | --- | --- | --- |
@@ -12,10 +12,8 @@
 //!
 //! A reader passes over kinds of section that it doesn't know.
 
-use bincode::{BorrowDecode, Encode};
-
 use super::index::{Block, SegmentIndex, positions};
-use super::record;
+use super::record::{self, BorrowDecode, Encode};
 use super::segment::{Fields, HeaderError};
 use crate::model::LogId;
 

@@ -1,9 +1,10 @@
 //! The log of one experiment: records in frames in segments. Synchronous and without a runtime,
 //! so that the server, recovery and every offline command use the same code.
 //!
-//! The bytes are described in [`format`].
+//! The bytes are described in [`mod@format`].
 
 pub mod footer;
+pub mod format;
 pub mod frame;
 pub mod index;
 pub mod open;
@@ -15,6 +16,3 @@ pub mod segment_file;
 pub mod ulid;
 pub mod view;
 pub mod writer;
-
-#[doc = include_str!("FORMAT.md")]
-pub mod format {}

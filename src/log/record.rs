@@ -4,7 +4,8 @@
 //! crates (`wincode`) read too.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
-use bincode::{BorrowDecode, Encode};
+/// What records derive.
+pub use bincode::{BorrowDecode, Encode};
 
 use super::frame::{Frame, FrameKind};
 

@@ -231,8 +231,7 @@ impl Rig {
         let life = self.life.as_mut().expect("alive");
         life.make_room();
         life.parts.committer.commit(vec![group]);
-        let result = *outcome.lock().unwrap();
-        result
+        *outcome.lock().unwrap()
     }
 
     fn note(

@@ -159,7 +159,7 @@ impl<'de> Visitor<'de> for Members<'_, '_> {
                     .get_mut(*place)
                     .and_then(|slot| slot.replace(value))
                     .is_some(),
-                Name::Other(other) => !others.insert(other),
+                Name::Other(other) => !others.insert(other.clone()),
             };
             if doubled {
                 let at = offset(self.text, value.get());
@@ -234,14 +234,14 @@ impl<'de> Names<'de> {
     const FEW_MAX: usize = 8;
 
     /// Whether `name` is new.
-    fn insert(&mut self, name: &Cow<'de, str>) -> bool {
-        if self.few.contains(name) {
+    fn insert(&mut self, name: Cow<'de, str>) -> bool {
+        if self.few.contains(&name) {
             return false;
         }
         if self.few.len() < Self::FEW_MAX {
-            self.few.push(name.clone());
+            self.few.push(name);
             return true;
         }
-        self.many.insert(name.clone())
+        self.many.insert(name)
     }
 }
