@@ -123,6 +123,15 @@ pub fn slug_of(asked: &Asked) -> ApiResult<&Slug> {
     asked.slug.as_ref().ok_or_else(unknown_experiment)
 }
 
+/// As [`check_body`], where one JSON value is expected.
+pub fn check_json_body(asked: &Asked, len_max: usize) -> ApiResult<()> {
+    if check_body(asked, len_max)? == body::MediaType::NdJson {
+        let message = "application/x-ndjson is for batches: POST it to …/logs";
+        return Err(ApiError::new(Code::UnsupportedMediaType, message));
+    }
+    Ok(())
+}
+
 /// The media type and the declared length, checked before the body is read.
 pub fn check_body(asked: &Asked, len_max: usize) -> ApiResult<body::MediaType> {
     body::check_length(asked.request.body(), len_max)?;

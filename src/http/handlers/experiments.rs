@@ -10,7 +10,7 @@ use crate::http::error::{ApiError, ApiResult, Code};
 use crate::http::query::parameters;
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
-use crate::http::service::{Asked, check_body, slug_of};
+use crate::http::service::{Asked, check_json_body, slug_of};
 use crate::model::{Definition, Description, Retention, Slug, Variant, VariantCount};
 
 const PAGE_LEN: usize = 100;
@@ -105,7 +105,7 @@ pub async fn describe(state: &AppState, asked: Asked) -> ApiResult<Response<Body
 /// `PUT /experiment/:slug`: 201 when it is new.
 pub async fn define(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let len_max = state.limits.body_bytes_max;
-    check_body(&asked, len_max)?;
+    check_json_body(&asked, len_max)?;
     let [] = parameters(asked.request.uri().query(), [])?;
     let slug = slug_of(&asked)?.clone();
     let (body, _permit) = body::read(asked.request.into_body(), len_max, &state.store).await?;
