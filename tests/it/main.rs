@@ -1,6 +1,8 @@
 //! Tests on real files and real sockets, in one binary.
 
 mod crash;
+mod http_bodies;
+mod http_order;
 mod process;
 mod rig;
 mod server;
