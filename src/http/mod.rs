@@ -2,6 +2,7 @@
 
 mod body;
 pub mod error;
+mod framing;
 mod handlers;
 pub mod json;
 mod query;

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
+use super::framing::Watched;
 use super::router::Router;
 use super::service::respond;
 use crate::auth::Keyring;
@@ -149,7 +150,8 @@ impl Connections {
             debug!(%error, "no TCP_NODELAY");
         }
         let state = self.state.clone();
-        let service = service_fn(move |request| respond(state.clone(), request));
+        let (stream, ambiguity) = Watched::new(stream);
+        let service = service_fn(move |request| respond(state.clone(), ambiguity.clone(), request));
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection.into_owned());
         tokio::spawn(async move {

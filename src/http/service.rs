@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Request, Response};
 use tracing::{debug, error};
 
 use super::error::{ApiError, ApiResult, Code};
+use super::framing::Ambiguity;
 use super::refusal::unknown_experiment;
 use super::reply::Body;
 use super::router::Action;
@@ -34,10 +35,11 @@ pub struct Asked {
 /// Answers one request. Every answer, an error's too, names the request's id.
 pub async fn respond(
     state: Arc<AppState>,
+    ambiguity: Ambiguity,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let request_id = request_id(&state, &request);
-    let mut response = match answer(&state, request).await {
+    let mut response = match answer(&state, &ambiguity, request).await {
         Ok(response) => response,
         Err(refused) => {
             log_refusal(&refused, &request_id);
@@ -50,7 +52,11 @@ pub async fn respond(
 
 /// The order of checks is part of the contract: who asks, whether they may, whether it exists,
 /// whether it can be asked so; only then is the body read.
-async fn answer(state: &AppState, request: Request<Incoming>) -> ApiResult<Response<Body>> {
+async fn answer(
+    state: &AppState,
+    ambiguity: &Ambiguity,
+    request: Request<Incoming>,
+) -> ApiResult<Response<Body>> {
     let (method, path) = (request.method(), request.uri().path());
     let place = state.router.find(path);
     if let Ok(place) = &place
@@ -80,7 +86,7 @@ async fn answer(state: &AppState, request: Request<Incoming>) -> ApiResult<Respo
         }
     }
     let action = action?;
-    check_framing(&request)?;
+    check_framing(ambiguity, &request)?;
     let id = place.id.map(str::to_owned);
     let asked = Asked {
         request,
@@ -91,10 +97,8 @@ async fn answer(state: &AppState, request: Request<Incoming>) -> ApiResult<Respo
     handlers::handle(state, action, asked).await
 }
 
-/// Two ways of saying where a body ends are how requests are smuggled past a proxy.
-fn check_framing(request: &Request<Incoming>) -> ApiResult<()> {
-    let headers = request.headers();
-    if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
+fn check_framing(ambiguity: &Ambiguity, request: &Request<Incoming>) -> ApiResult<()> {
+    if request.headers().contains_key(TRANSFER_ENCODING) && ambiguity.is_met() {
         let message = "content-length beside transfer-encoding: which one holds can't be told";
         return Err(ApiError::new(Code::AmbiguousLength, message));
     }
