@@ -2,6 +2,7 @@
 
 mod crash;
 mod http_bodies;
+mod http_framing;
 mod http_order;
 mod process;
 mod rig;

@@ -304,6 +304,12 @@ impl Client {
 }
 
 impl Client {
+    /// Says that nothing more will come; answers still can.
+    pub fn end_sending(&self) {
+        let stream = self.stream.get_ref();
+        stream.shutdown(std::net::Shutdown::Write).expect("open");
+    }
+
     /// Whether the server has closed the connection; fails when it sends something instead.
     pub fn is_closed(&mut self) -> bool {
         match self.stream.fill_buf() {
