@@ -7,7 +7,7 @@ use hyper::{Response, StatusCode};
 use crate::experiment::{AppendError, BytePermit};
 use crate::http::body::{self, MediaType};
 use crate::http::error::{ApiError, ApiResult};
-use crate::http::json::{Batch, ENTRY_BYTES, Shape, parse_batch, parse_entry};
+use crate::http::json::{Batch, Shape, parse_batch, parse_entry};
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
 use crate::http::service::{Asked, check_body, check_json_body, slug_of};
@@ -87,7 +87,7 @@ async fn check_batch(
 ) -> ApiResult<(Batch, BytePermit)> {
     let is_stalling = body.len() >= STALLING_BYTES;
     let check = move || {
-        let mut reserve = |entry_count: usize| permit.try_grow(entry_count * ENTRY_BYTES);
+        let mut reserve = |bytes: usize| permit.try_grow(bytes);
         let batch = parse_batch(body, shape, &mut reserve)?;
         Ok((batch, permit))
     };
