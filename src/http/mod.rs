@@ -5,6 +5,7 @@ pub mod error;
 mod framing;
 mod handlers;
 pub mod json;
+mod object;
 mod query;
 mod refusal;
 mod reply;

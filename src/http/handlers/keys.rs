@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::auth::{KeyInfo, NewKey, Scope};
 use crate::http::body;
 use crate::http::error::{ApiError, ApiResult, Code};
+use crate::http::object::Object;
 use crate::http::query::parameters;
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
@@ -41,7 +42,7 @@ pub async fn create(state: &AppState, asked: Asked) -> ApiResult<Response<Body>>
     let [] = parameters(asked.request.uri().query(), [])?;
     let (body, _permit) = body::read(asked.request.into_body(), len_max, &state.store).await?;
     let bad = |why: String| ApiError::new(Code::BadKeyRequest, why);
-    let request: KeyRequest =
+    let Object::<KeyRequest>(request) =
         serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
     let expires_at = request
         .expires_at
