@@ -39,7 +39,9 @@ pub enum KeyringError {
     #[error("there is no key with this id")]
     UnknownKey,
     /// Without it nobody could make keys any more.
-    #[error("this is the last admin key for all experiments: make another one first")]
+    #[error(
+        "this is the last admin key for all experiments that doesn't end: make another one first"
+    )]
     LastAdmin,
     /// There are as many keys as there may be.
     #[error("there are {KEYS_MAX} keys already: revoke some first")]
@@ -197,7 +199,10 @@ impl Keyring {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut keys = self.snapshot();
         let removed = keys.remove(id).ok_or(KeyringError::UnknownKey)?;
-        let manages = |key: &Key| key.principal.may_manage_keys().is_ok();
+        // One that ends some day would leave nobody then.
+        let manages = |key: &Key| {
+            key.record.expires_at_ms.is_none() && key.principal.may_manage_keys().is_ok()
+        };
         if manages(&removed) && !keys.values().any(manages) {
             return Err(KeyringError::LastAdmin);
         }
