@@ -1,8 +1,11 @@
 //! Tests on real files and real sockets, in one binary.
 
 mod crash;
+mod http_batches;
 mod http_bodies;
+mod http_experiments;
 mod http_framing;
+mod http_keys;
 mod http_order;
 mod process;
 mod rig;
