@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use tracing::{debug, error};
 
 use super::error::{ApiError, ApiResult, Code};
 use super::framing::Ambiguity;
 use super::refusal::unknown_experiment;
-use super::reply::Body;
+use super::reply::{self, Body};
 use super::router::Action;
 use super::server::AppState;
 use super::{body, handlers};
@@ -39,6 +39,7 @@ pub async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let request_id = request_id(&state, &request);
+    let is_head = request.method() == Method::HEAD;
     let mut response = match answer(&state, &ambiguity, request).await {
         Ok(response) => response,
         Err(refused) => {
@@ -47,6 +48,9 @@ pub async fn respond(
         }
     };
     response.headers_mut().insert(REQUEST_ID, request_id);
+    if is_head {
+        response = reply::without_body(response);
+    }
     Ok(response)
 }
 
