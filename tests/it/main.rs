@@ -1,12 +1,14 @@
 //! Tests on real files and real sockets, in one binary.
 
 mod crash;
+mod http2;
 mod http_batches;
 mod http_bodies;
 mod http_experiments;
 mod http_framing;
 mod http_keys;
 mod http_order;
+mod http_overload;
 mod process;
 mod rig;
 mod server;

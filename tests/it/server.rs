@@ -338,7 +338,7 @@ impl Answer {
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 
-    /// The code of an error.
+    /// The code of an error; empty when it is none.
     pub fn code(&self) -> String {
         let json = self.json();
         let code = json.pointer("/error/code").and_then(Value::as_str);
