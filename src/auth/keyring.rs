@@ -176,12 +176,7 @@ impl Keyring {
             keep(&text).map_err(KeyringError::Io)?;
             return self.add(id, new, &text).map(|_| ());
         };
-        let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_visible || !(BOOTSTRAP_LEN_MIN..=KEY_LEN_MAX).contains(&text.len()) {
-            return Err(KeyringError::BadRequest(format!(
-                "TRIALOG_BOOTSTRAP_KEY must be {BOOTSTRAP_LEN_MIN} to {KEY_LEN_MAX} visible ASCII characters"
-            )));
-        }
+        check_own_key(&text)?;
         keep(&text).map_err(KeyringError::Io)?;
         self.add(BOOTSTRAP_ID.into(), new, &text).map(|_| ())
     }
@@ -294,6 +289,17 @@ impl KeyInfo {
             expires_at: record.expires_at_ms.map(rfc3339_ms),
         }
     }
+}
+
+/// Whether the operator's own text can be the first key.
+pub fn check_own_key(text: &str) -> Result<(), KeyringError> {
+    let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_visible && (BOOTSTRAP_LEN_MIN..=KEY_LEN_MAX).contains(&text.len()) {
+        return Ok(());
+    }
+    Err(KeyringError::BadRequest(format!(
+        "TRIALOG_BOOTSTRAP_KEY must be {BOOTSTRAP_LEN_MIN} to {KEY_LEN_MAX} visible ASCII characters"
+    )))
 }
 
 fn check(new: &NewKey) -> Result<(), KeyringError> {

@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{info, warn};
 
 use super::Outcome;
-use crate::auth::Keyring;
+use crate::auth::{Keyring, check_own_key};
 use crate::experiment::{Store, StoreOptions};
 use crate::fs::{Host, real, replace_file};
 use crate::http::{AppState, Limits, serve};
@@ -127,12 +127,13 @@ async fn run_server(args: Args) -> Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
 
+    let own_key = own_first_key()?;
     let options = store_options(&args);
     let opening = host.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(options, opening)).await??;
     let (keyring, has_keys) = Keyring::open(&host, &args.data)?;
     if !has_keys {
-        make_first(&host, &store, &keyring, &args.data).await?;
+        make_first(&host, &store, &keyring, &args.data, own_key).await?;
     }
     let state = Arc::new(AppState::new(store, keyring, limits(&args)));
     greet(&state, &args.data, address);
@@ -184,9 +185,26 @@ fn limits(args: &Args) -> Limits {
     }
 }
 
+/// The operator's own text for the first admin key. Checked early, so that a bad one leaves no
+/// store behind.
+fn own_first_key() -> Result<Option<String>> {
+    let Some(own) = std::env::var_os("TRIALOG_BOOTSTRAP_KEY") else {
+        return Ok(None);
+    };
+    // What isn't UTF-8 isn't visible ASCII either.
+    let own = own.to_string_lossy().into_owned();
+    check_own_key(&own)?;
+    Ok(Some(own))
+}
+
 /// The first admin key, and an experiment to try things with.
-async fn make_first(host: &Host, store: &Store, keyring: &Keyring, dir: &Path) -> Result<()> {
-    let own = std::env::var("TRIALOG_BOOTSTRAP_KEY").ok();
+async fn make_first(
+    host: &Host,
+    store: &Store,
+    keyring: &Keyring,
+    dir: &Path,
+    own_key: Option<String>,
+) -> Result<()> {
     if store.slugs(None, 1).is_empty() {
         let variant = |key: &str| Variant {
             key: key.into(),
@@ -202,7 +220,7 @@ async fn make_first(host: &Host, store: &Store, keyring: &Keyring, dir: &Path) -
     }
     // The file before the key is in force: a start that is killed in between does it again.
     let path = dir.join("admin.key");
-    keyring.create_first(own, |key| {
+    keyring.create_first(own_key, |key| {
         replace_file(&*host.disk, &path, format!("{key}\n").as_bytes())
     })?;
     Ok(())
