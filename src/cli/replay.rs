@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::Outcome;
@@ -59,7 +59,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     if let (Some(since), Some(until)) = (selection.since_ms, selection.until_ms)
         && since >= until
     {
-        bail!("--since must be before --until");
+        let message = "--since must be before --until\n";
+        clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).exit();
     }
     match &args.output {
         None => {
