@@ -11,9 +11,9 @@ use clap::ValueEnum;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::Outcome;
+use super::{Outcome, output};
 use crate::auth::{Keyring, check_own_key};
 use crate::experiment::{Store, StoreOptions};
 use crate::fs::{Host, real, replace_file};
@@ -108,6 +108,8 @@ pub fn run(args: Args) -> Result<Outcome> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(args.log_level)
+        // It would tell stderr that stderr is gone, and panic over that.
+        .log_internal_errors(false)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -231,13 +233,23 @@ fn greet(state: &AppState, dir: &Path, address: SocketAddr) {
     info!(%address, durability = state.store.durability().as_str(), "listening");
     let key_file = dir.join("admin.key");
     let has_demo = Slug::parse(DEMO).is_ok_and(|slug| state.store.contains(&slug));
-    if has_demo && key_file.exists() {
-        println!("trialog is ready. Try it:\n");
-        println!(
-            "curl -sS http://{address}/experiment/{DEMO}/log -H \"x-api-key: $(cat '{}')\" \
-             -H 'content-type: application/json' -d '{{\"variantKey\":\"A\",\"input\":{{\"query\":\
-             \"What are the latest AI advancements?\"}},\"metrics\":{{\"latency_ms\":123}}}}'\n",
-            key_file.display()
-        );
+    if !has_demo || !key_file.exists() {
+        return;
     }
+    // It may be pasted anywhere.
+    let key_file = std::path::absolute(&key_file).unwrap_or(key_file);
+    let line = format!(
+        "curl -sS http://{address}/experiment/{DEMO}/log -H \"x-api-key: $(cat {})\" \
+         -H 'content-type: application/json' -d '{{\"variantKey\":\"A\",\"input\":{{\"query\":\
+         \"What are the latest AI advancements?\"}},\"metrics\":{{\"latency_ms\":123}}}}'",
+        shell_word(&key_file.to_string_lossy())
+    );
+    if let Err(error) = output::data(format_args!("trialog is ready. Try it:\n\n{line}\n")) {
+        debug!(%error, "nobody reads stdout");
+    }
+}
+
+/// `text` as a shell takes it for one word, whatever is in it.
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
