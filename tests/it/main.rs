@@ -10,6 +10,8 @@ mod http_keys;
 mod http_order;
 mod http_overload;
 mod process;
+mod process_end;
 mod rig;
+mod secrets;
 mod server;
 mod store;

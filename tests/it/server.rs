@@ -1,6 +1,6 @@
 //! The real binary as a child process, and a client that sends exactly the bytes it is told to.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -56,27 +56,51 @@ impl Server {
 
     /// As [`Self::start`], with a command that has its own environment.
     pub fn start_by(command: &mut Command, dir: &Path, args: &[&str]) -> Self {
+        Self::start_in(command, Path::new("."), dir, args)
+    }
+
+    /// As [`Self::start_by`], with a `dir` that is relative to the command's own folder.
+    pub fn start_in(command: &mut Command, folder: &Path, dir: &Path, args: &[&str]) -> Self {
+        let mut child = Self::spawn(command, dir, args);
+        let said = Said::of(child.stderr.take().expect("piped"));
+        let line = said.wait_for("address=");
+        Self::with(child, said, &line, folder.join(dir))
+    }
+
+    /// As [`Self::start`]; once it listens, nobody reads what it says or prints.
+    pub fn start_unread(dir: &Path, args: &[&str]) -> Self {
+        let mut child = Self::spawn(&mut trialog(), dir, args);
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        drop(child.stdout.take());
+        let mut lines = stderr.lines().map_while(Result::ok);
+        let line = lines.find(|line| line.contains("address="));
+        let line = line.expect("it listens");
+        drop(lines);
+        Self::with(child, Said::of(io::empty()), &line, dir.to_path_buf())
+    }
+
+    fn spawn(command: &mut Command, dir: &Path, args: &[&str]) -> Child {
         command.args(["serve", "--listen", "127.0.0.1:0"]);
         command.args(["--data", arg(dir)]).args(args);
         // The machine that tests run on may be short of room.
         if !args.contains(&"--free-bytes") {
             command.args(["--free-bytes", "0"]);
         }
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
-        let said = Said::of(child.stderr.take().expect("piped"));
-        let printed = Said::of(child.stdout.take().expect("piped"));
-        let line = said.wait_for("address=");
-        let address = field(&line, "address=").expect("it was waited for");
-        let address = address.parse().expect("an address");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the binary runs")
+    }
+
+    fn with(mut child: Child, said: Arc<Said>, line: &str, dir: PathBuf) -> Self {
+        let address = field(line, "address=").expect("an address");
         let key = std::fs::read_to_string(dir.join("admin.key")).unwrap_or_default();
+        let printed = match child.stdout.take() {
+            Some(stdout) => Said::of(stdout),
+            None => Said::of(io::empty()),
+        };
         Self {
             child,
-            address,
-            dir: dir.to_path_buf(),
+            address: address.parse().expect("an address"),
+            dir,
             key: key.trim().to_owned(),
             said,
             printed,
@@ -131,6 +155,13 @@ impl Server {
     /// Waits for its end.
     pub fn wait(mut self) -> ExitStatus {
         self.child.wait().expect("it was our child")
+    }
+
+    /// SIGTERM, and waits for its end; gives back all that it said.
+    pub fn end(mut self) -> (ExitStatus, String) {
+        self.terminate();
+        let status = self.child.wait().expect("it was our child");
+        (status, self.said.whole())
     }
 
     /// SIGTERM alone.
@@ -210,6 +241,15 @@ impl Said {
         self.text.lock().unwrap().0.clone()
     }
 
+    /// All of it, once the pipe is closed.
+    fn whole(&self) -> String {
+        let text = self.text.lock().unwrap();
+        let ended = self
+            .grown
+            .wait_timeout_while(text, PATIENCE, |(_, is_ended)| !*is_ended);
+        ended.unwrap().0.0.clone()
+    }
+
     /// Waits for a line that holds `words`.
     fn wait_for(&self, words: &str) -> String {
         let until = Instant::now() + PATIENCE;
@@ -240,7 +280,7 @@ pub struct Answer {
 }
 
 impl Client {
-    pub fn connect(address: SocketAddr) -> std::io::Result<Self> {
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -256,7 +296,7 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> std::io::Result<Answer> {
+    ) -> io::Result<Answer> {
         let mut request = format!("{method} {path} HTTP/1.1\r\nhost: trialog\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -269,13 +309,13 @@ impl Client {
     }
 
     /// Sends these bytes.
-    pub fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
     /// Reads one response; one to HEAD has no body.
-    pub fn read_answer(&mut self, is_head: bool) -> std::io::Result<Answer> {
-        let ended = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+    pub fn read_answer(&mut self, is_head: bool) -> io::Result<Answer> {
+        let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
         let status = line.split(' ').nth(1).ok_or_else(ended)?;
@@ -322,7 +362,7 @@ impl Client {
                 true
             }
             // It closed while bytes of ours were still on their way to it.
-            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
         }
     }
 }
