@@ -1,6 +1,8 @@
 //! What it costs to make one small entry durable in each of N experiments at once: through the one
 //! journal, and with one sync for each segment. `cargo bench --bench commit` on an idle machine.
 
+#![allow(clippy::expect_used)]
+
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;

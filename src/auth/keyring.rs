@@ -39,7 +39,9 @@ pub enum KeyringError {
     #[error("there is no key with this id")]
     UnknownKey,
     /// Without it nobody could make keys any more.
-    #[error("this is the last admin key for all experiments: make another one first")]
+    #[error(
+        "this is the last admin key for all experiments that doesn't end: make another one first"
+    )]
     LastAdmin,
     /// There are as many keys as there may be.
     #[error("there are {KEYS_MAX} keys already: revoke some first")]
@@ -174,12 +176,7 @@ impl Keyring {
             keep(&text).map_err(KeyringError::Io)?;
             return self.add(id, new, &text).map(|_| ());
         };
-        let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_visible || !(BOOTSTRAP_LEN_MIN..=KEY_LEN_MAX).contains(&text.len()) {
-            return Err(KeyringError::BadRequest(format!(
-                "TRIALOG_BOOTSTRAP_KEY must be {BOOTSTRAP_LEN_MIN} to {KEY_LEN_MAX} visible ASCII characters"
-            )));
-        }
+        check_own_key(&text)?;
         keep(&text).map_err(KeyringError::Io)?;
         self.add(BOOTSTRAP_ID.into(), new, &text).map(|_| ())
     }
@@ -197,7 +194,10 @@ impl Keyring {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut keys = self.snapshot();
         let removed = keys.remove(id).ok_or(KeyringError::UnknownKey)?;
-        let manages = |key: &Key| key.principal.may_manage_keys().is_ok();
+        // One that ends some day would leave nobody then.
+        let manages = |key: &Key| {
+            key.record.expires_at_ms.is_none() && key.principal.may_manage_keys().is_ok()
+        };
         if manages(&removed) && !keys.values().any(manages) {
             return Err(KeyringError::LastAdmin);
         }
@@ -289,6 +289,17 @@ impl KeyInfo {
             expires_at: record.expires_at_ms.map(rfc3339_ms),
         }
     }
+}
+
+/// Whether the operator's own text can be the first key.
+pub fn check_own_key(text: &str) -> Result<(), KeyringError> {
+    let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_visible && (BOOTSTRAP_LEN_MIN..=KEY_LEN_MAX).contains(&text.len()) {
+        return Ok(());
+    }
+    Err(KeyringError::BadRequest(format!(
+        "TRIALOG_BOOTSTRAP_KEY must be {BOOTSTRAP_LEN_MIN} to {KEY_LEN_MAX} visible ASCII characters"
+    )))
 }
 
 fn check(new: &NewKey) -> Result<(), KeyringError> {

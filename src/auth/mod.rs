@@ -3,7 +3,7 @@
 mod keyfile;
 mod keyring;
 
-pub use keyring::{KeyInfo, Keyring, KeyringError, NewKey};
+pub use keyring::{KeyInfo, Keyring, KeyringError, NewKey, check_own_key};
 
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -18,9 +19,10 @@ pub struct Server {
         long,
         global = true,
         env = "TRIALOG_SERVER",
-        default_value = "http://127.0.0.1:7171"
+        default_value = "http://127.0.0.1:7171",
+        value_parser = authority
     )]
-    server: Uri,
+    server: Authority,
     /// The key to ask with. Without it, the store's own admin key is read from --data.
     #[arg(long, global = true, env = "TRIALOG_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
@@ -45,12 +47,7 @@ impl Server {
     }
 
     async fn ask_async(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        let authority = self.server.authority().cloned();
-        let authority =
-            authority.ok_or_else(|| anyhow!("--server needs a host: http://HOST:PORT"))?;
-        if self.server.scheme_str() != Some("http") {
-            bail!("--server must begin with http://");
-        }
+        let authority = &self.server;
         let address = (authority.host(), authority.port_u16().unwrap_or(80));
         let stream = TcpStream::connect(address).await.with_context(|| {
             format!("can't reach {authority}: is `trialog serve` running there?")
@@ -93,5 +90,15 @@ impl Server {
             format!("no --api-key (or TRIALOG_API_KEY) given, and {path} can't be read")
         })?;
         Ok(key.trim().to_owned())
+    }
+}
+
+/// What a server's URL says beside `http://`. There is no other scheme, and no path below one.
+fn authority(url: &str) -> Result<Authority, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
+    let is_plain = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/");
+    match uri.authority() {
+        Some(authority) if is_plain => Ok(authority.clone()),
+        _ => Err("a server is http://HOST:PORT".into()),
     }
 }

@@ -4,8 +4,8 @@ use anyhow::Result;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::Outcome;
 use super::client::Server;
+use super::{Outcome, output};
 use crate::model::Slug;
 
 /// Create, list, show and delete experiments of a running server.
@@ -15,6 +15,9 @@ use crate::model::Slug;
 )]
 pub enum Command {
     /// Create an experiment, or change its variants.
+    #[command(
+        after_help = "Example:\n  trialog experiment create search-ranker --variant A --variant B"
+    )]
     Create {
         /// Its unique name: a-z, 0-9, '_' and '-'.
         slug: Slug,
@@ -31,11 +34,13 @@ pub enum Command {
         server: Server,
     },
     /// List all experiments, one JSON object a line.
+    #[command(after_help = "Example:\n  trialog experiment list | jq -r .slug")]
     List {
         #[command(flatten)]
         server: Server,
     },
     /// Show one experiment.
+    #[command(after_help = "Example:\n  trialog experiment show search-ranker")]
     Show {
         /// Its name.
         slug: Slug,
@@ -43,6 +48,9 @@ pub enum Command {
         server: Server,
     },
     /// Delete an experiment and all its entries.
+    #[command(
+        after_help = "Example:\n  trialog experiment delete search-ranker --confirm search-ranker"
+    )]
     Delete {
         /// Its name.
         slug: Slug,
@@ -68,12 +76,12 @@ pub fn run(command: Command) -> Result<Outcome> {
                 members.insert("description".into(), description.into());
             }
             let path = format!("/experiment/{slug}");
-            println!("{}", server.ask(Method::PUT, &path, Some(&definition))?);
+            output::data(server.ask(Method::PUT, &path, Some(&definition))?)?;
         }
         Command::List { server } => list(&server)?,
         Command::Show { slug, server } => {
             let path = format!("/experiment/{slug}");
-            println!("{}", server.ask(Method::GET, &path, None)?);
+            output::data(server.ask(Method::GET, &path, None)?)?;
         }
         Command::Delete {
             slug,
@@ -81,7 +89,7 @@ pub fn run(command: Command) -> Result<Outcome> {
             server,
         } => {
             let path = format!("/experiment/{slug}?confirm={confirm}");
-            println!("{}", server.ask(Method::DELETE, &path, None)?);
+            output::data(server.ask(Method::DELETE, &path, None)?)?;
         }
     }
     Ok(Outcome::Done)
@@ -92,12 +100,10 @@ fn list(server: &Server) -> Result<()> {
     loop {
         let page = server.ask(Method::GET, &path, None)?;
         let experiments = page.get("experiments").and_then(Value::as_array);
-        for experiment in experiments.into_iter().flatten() {
-            println!("{experiment}");
-        }
+        let has_reader = output::list(experiments.into_iter().flatten())?;
         match page.get("next").and_then(Value::as_str) {
-            Some(next) => path = format!("/experiments?after={next}"),
-            None => return Ok(()),
+            Some(next) if has_reader => path = format!("/experiments?after={next}"),
+            _ => return Ok(()),
         }
     }
 }

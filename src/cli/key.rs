@@ -5,8 +5,8 @@ use hyper::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Outcome;
 use super::client::Server;
+use super::{Outcome, output};
 
 /// Create, list and revoke API keys of a running server.
 #[derive(Debug, clap::Subcommand)]
@@ -15,6 +15,9 @@ use super::client::Server;
 )]
 pub enum Command {
     /// Create a key and print it: it is shown this once.
+    #[command(
+        after_help = "Example:\n  trialog key create --name ci --scope ingest --experiment 'search-*'"
+    )]
     Create {
         /// What it is for.
         #[arg(long)]
@@ -32,11 +35,13 @@ pub enum Command {
         server: Server,
     },
     /// List all keys, one JSON object a line, without their secrets.
+    #[command(after_help = "Example:\n  trialog key list | jq -r '.id + \" \" + .name'")]
     List {
         #[command(flatten)]
         server: Server,
     },
     /// Revoke a key: in force on the next request.
+    #[command(after_help = "Example:\n  trialog key revoke h3k9x2mq7rtw")]
     Revoke {
         /// The key's id, as `list` shows it.
         id: String,
@@ -65,18 +70,16 @@ pub fn run(command: Command) -> Result<Outcome> {
             }
             let made = server.ask(Method::POST, "/keys", Some(&request))?;
             let key = made.get("key").and_then(Value::as_str);
-            println!("{}", key.context("the server's answer has no key")?);
+            output::data(key.context("the server's answer has no key")?)?;
         }
         Command::List { server } => {
             let answer = server.ask(Method::GET, "/keys", None)?;
             let keys = answer.get("keys").and_then(Value::as_array);
-            for key in keys.into_iter().flatten() {
-                println!("{key}");
-            }
+            output::list(keys.into_iter().flatten())?;
         }
         Command::Revoke { id, server } => {
             let path = format!("/keys/{id}");
-            println!("{}", server.ask(Method::DELETE, &path, None)?);
+            output::data(server.ask(Method::DELETE, &path, None)?)?;
         }
     }
     Ok(Outcome::Done)

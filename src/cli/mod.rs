@@ -5,6 +5,7 @@ mod client;
 mod experiment;
 mod inspect;
 mod key;
+mod output;
 mod replay;
 mod serve;
 mod verify;
@@ -15,7 +16,12 @@ use clap::{Parser, Subcommand};
 
 /// The log store for AI experiments: every execution of a variant, durable when acknowledged.
 #[derive(Debug, Parser)]
-#[command(name = "trialog", version, propagate_version = true)]
+#[command(
+    name = "trialog",
+    version,
+    propagate_version = true,
+    after_help = "Example:\n  trialog serve --data trialog-data"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -56,7 +62,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::FoundDamage) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("trialog: {error:#}");
+            output::words(format_args!("trialog: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::Outcome;
+use super::{Outcome, output};
 use crate::entry_json::EntryWriter;
 use crate::fs::real;
 use crate::model::{LogId, Slug};
@@ -59,7 +59,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     if let (Some(since), Some(until)) = (selection.since_ms, selection.until_ms)
         && since >= until
     {
-        bail!("--since must be before --until");
+        let message = "--since must be before --until\n";
+        clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).exit();
     }
     match &args.output {
         None => {
@@ -112,13 +113,16 @@ fn write_all(paths: &[PathBuf], selection: &Selection, out: impl Write) -> Resul
         for (path, damage) in &outcome.damages {
             let (start, end) = (damage.start, damage.end);
             let what = damage.reason.as_str();
-            eprintln!("trialog: {}: bytes {start}..{end}: {what}", path.display());
+            output::words(format_args!(
+                "trialog: {}: bytes {start}..{end}: {what}",
+                path.display()
+            ));
         }
         for error in &outcome.unreadable {
-            eprintln!("trialog: {error}");
+            output::words(format_args!("trialog: {error}"));
         }
         if !outcome.damages.is_empty() || !outcome.unreadable.is_empty() {
-            eprintln!("trialog: the rest was replayed; `trialog verify` tells what is lost");
+            output::words("trialog: the rest was replayed; `trialog verify` tells what is lost");
             result = Outcome::FoundDamage;
         }
     }

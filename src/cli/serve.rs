@@ -11,10 +11,10 @@ use clap::ValueEnum;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::Outcome;
-use crate::auth::Keyring;
+use super::{Outcome, output};
+use crate::auth::{Keyring, check_own_key};
 use crate::experiment::{Store, StoreOptions};
 use crate::fs::{Host, real, replace_file};
 use crate::http::{AppState, Limits, serve};
@@ -108,6 +108,8 @@ pub fn run(args: Args) -> Result<Outcome> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(args.log_level)
+        // It would tell stderr that stderr is gone, and panic over that.
+        .log_internal_errors(false)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -127,12 +129,13 @@ async fn run_server(args: Args) -> Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
 
+    let own_key = own_first_key()?;
     let options = store_options(&args);
     let opening = host.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(options, opening)).await??;
     let (keyring, has_keys) = Keyring::open(&host, &args.data)?;
     if !has_keys {
-        make_first(&host, &store, &keyring, &args.data).await?;
+        make_first(&host, &store, &keyring, &args.data, own_key).await?;
     }
     let state = Arc::new(AppState::new(store, keyring, limits(&args)));
     greet(&state, &args.data, address);
@@ -184,9 +187,26 @@ fn limits(args: &Args) -> Limits {
     }
 }
 
+/// The operator's own text for the first admin key. Checked early, so that a bad one leaves no
+/// store behind.
+fn own_first_key() -> Result<Option<String>> {
+    let Some(own) = std::env::var_os("TRIALOG_BOOTSTRAP_KEY") else {
+        return Ok(None);
+    };
+    // What isn't UTF-8 isn't visible ASCII either.
+    let own = own.to_string_lossy().into_owned();
+    check_own_key(&own)?;
+    Ok(Some(own))
+}
+
 /// The first admin key, and an experiment to try things with.
-async fn make_first(host: &Host, store: &Store, keyring: &Keyring, dir: &Path) -> Result<()> {
-    let own = std::env::var("TRIALOG_BOOTSTRAP_KEY").ok();
+async fn make_first(
+    host: &Host,
+    store: &Store,
+    keyring: &Keyring,
+    dir: &Path,
+    own_key: Option<String>,
+) -> Result<()> {
     if store.slugs(None, 1).is_empty() {
         let variant = |key: &str| Variant {
             key: key.into(),
@@ -202,7 +222,7 @@ async fn make_first(host: &Host, store: &Store, keyring: &Keyring, dir: &Path) -
     }
     // The file before the key is in force: a start that is killed in between does it again.
     let path = dir.join("admin.key");
-    keyring.create_first(own, |key| {
+    keyring.create_first(own_key, |key| {
         replace_file(&*host.disk, &path, format!("{key}\n").as_bytes())
     })?;
     Ok(())
@@ -213,13 +233,23 @@ fn greet(state: &AppState, dir: &Path, address: SocketAddr) {
     info!(%address, durability = state.store.durability().as_str(), "listening");
     let key_file = dir.join("admin.key");
     let has_demo = Slug::parse(DEMO).is_ok_and(|slug| state.store.contains(&slug));
-    if has_demo && key_file.exists() {
-        println!("trialog is ready. Try it:\n");
-        println!(
-            "curl -sS http://{address}/experiment/{DEMO}/log -H \"x-api-key: $(cat '{}')\" \
-             -H 'content-type: application/json' -d '{{\"variantKey\":\"A\",\"input\":{{\"query\":\
-             \"What are the latest AI advancements?\"}},\"metrics\":{{\"latency_ms\":123}}}}'\n",
-            key_file.display()
-        );
+    if !has_demo || !key_file.exists() {
+        return;
     }
+    // It may be pasted anywhere.
+    let key_file = std::path::absolute(&key_file).unwrap_or(key_file);
+    let line = format!(
+        "curl -sS http://{address}/experiment/{DEMO}/log -H \"x-api-key: $(cat {})\" \
+         -H 'content-type: application/json' -d '{{\"variantKey\":\"A\",\"input\":{{\"query\":\
+         \"What are the latest AI advancements?\"}},\"metrics\":{{\"latency_ms\":123}}}}'",
+        shell_word(&key_file.to_string_lossy())
+    );
+    if let Err(error) = output::data(format_args!("trialog is ready. Try it:\n\n{line}\n")) {
+        debug!(%error, "nobody reads stdout");
+    }
+}
+
+/// `text` as a shell takes it for one word, whatever is in it.
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }

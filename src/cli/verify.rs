@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::Outcome;
+use super::{Outcome, output};
 use crate::experiment::{Store, StoreOptions};
 use crate::fs::real;
 use crate::offline::Source;
@@ -35,31 +35,33 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
         let report = verify(real::host().disk, path)?;
         for finding in &report.findings {
-            println!("{}: {}", finding.path.display(), finding.what);
+            output::data(format_args!("{}: {}", finding.path.display(), finding.what))?;
         }
-        eprintln!(
+        output::words(format_args!(
             "{}: {} entries in {} segments, {} bytes checked, {} findings",
             path.display(),
             report.entry_count,
             report.segment_count,
             report.byte_count,
             report.findings.len()
-        );
+        ));
         if report.torn_bytes > 0 {
             let bytes = report.torn_bytes;
-            eprintln!("{bytes} bytes at the end were still being written when this was copied");
+            output::words(format_args!(
+                "{bytes} bytes at the end were still being written when this was copied"
+            ));
         }
         if !report.findings.is_empty() {
             result = Outcome::FoundDamage;
         }
         if args.repair {
             for repaired in repair(&real::host(), path, &report.damaged)? {
-                eprintln!(
+                output::words(format_args!(
                     "{}: written anew with {} whole entries; the damaged file is {}",
                     repaired.path.display(),
                     repaired.entry_count,
                     repaired.kept.display()
-                );
+                ));
             }
         }
     }

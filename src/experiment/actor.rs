@@ -233,6 +233,7 @@ impl Actor {
     }
 
     async fn refused_variant(&mut self, entries: &[NewEntry]) -> Option<AppendError> {
+        let mut new: HashSet<&str> = HashSet::new();
         for (position, entry) in entries.iter().enumerate() {
             let variants = &self.file.definition.variants;
             if variants
@@ -252,33 +253,46 @@ impl Actor {
                         .collect(),
                 });
             }
-            let defined_count = variants.len();
-            let met = match self.met_variants().await {
-                Ok(met) => met,
-                Err(error) => {
-                    error!(%error, "reading which variants an experiment has");
-                    return Some(AppendError::Failed);
-                }
-            };
-            if !met.contains(&entry.variant_key) {
-                if met.len() + defined_count >= VARIANTS_MAX {
-                    return Some(AppendError::TooManyVariants { position });
-                }
-                met.insert(entry.variant_key.clone());
+            if let Err(error) = self.load_met_variants().await {
+                error!(%error, "reading which variants an experiment has");
+                return Some(AppendError::Failed);
             }
+            if new.contains(&*entry.variant_key) || self.has_met(&entry.variant_key) {
+                continue;
+            }
+            if self.variant_count() + new.len() >= VARIANTS_MAX {
+                return Some(AppendError::TooManyVariants { position });
+            }
+            new.insert(&entry.variant_key);
+        }
+        // Only now: a refused append uses up no place.
+        if let Some(met) = &mut self.met_variants {
+            met.extend(new.into_iter().map(Box::from));
         }
         None
     }
 
-    async fn met_variants(&mut self) -> Result<&mut HashSet<Box<str>>, ReadError> {
-        let met = match self.met_variants.take() {
-            Some(met) => met,
-            None => {
-                let summary = self.summary().await?;
-                summary.variants.into_iter().map(|v| v.key).collect()
-            }
-        };
-        Ok(self.met_variants.insert(met))
+    async fn load_met_variants(&mut self) -> Result<(), ReadError> {
+        if self.met_variants.is_none() {
+            let summary = self.summary().await?;
+            let met = summary.variants.into_iter().map(|v| v.key);
+            self.met_variants = Some(met.collect());
+        }
+        Ok(())
+    }
+
+    fn has_met(&self, key: &str) -> bool {
+        let met = self.met_variants.as_ref();
+        met.is_some_and(|met| met.contains(key))
+    }
+
+    /// The variants that are defined or were met; many are both.
+    fn variant_count(&self) -> usize {
+        let met = self.met_variants.as_ref().map_or(0, HashSet::len);
+        let defined = self.file.definition.variants.iter();
+        met + defined
+            .filter(|variant| !self.has_met(&variant.key))
+            .count()
     }
 
     /// Stages entries and hands them to the journal, whose thread answers for them.

@@ -78,19 +78,13 @@ impl Disk for RealDisk {
     }
 
     fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let mut options = fs::OpenOptions::new();
-        options.read(true).write(true);
-        let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
-        match options.custom_flags(flags).open(path) {
-            Ok(file) => Ok(Arc::new(DirectFile {
-                file: RealFile(file),
-                aligned: Mutex::new(MmapMut::map_anon(ALIGNED_LEN_MIN)?),
-            })),
-            // Some file systems have no other way than through the page cache.
+        match DirectFile::open(path) {
+            // Some file systems know no other way than through the page cache; some say so only
+            // when they are asked for the first block.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 self.open(path, Access::ReadWrite)
             }
-            Err(error) => Err(error),
+            opened => Ok(Arc::new(opened?)),
         }
     }
 
@@ -224,6 +218,23 @@ const ALIGNED_LEN_MIN: usize = 256 << 10;
 struct DirectFile {
     file: RealFile,
     aligned: Mutex<MmapMut>,
+}
+
+impl DirectFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(flags)
+            .open(path)?;
+        let mut aligned = MmapMut::map_anon(ALIGNED_LEN_MIN)?;
+        file.read_at(&mut aligned, 0)?;
+        Ok(Self {
+            file: RealFile(file),
+            aligned: Mutex::new(aligned),
+        })
+    }
 }
 
 impl File for DirectFile {

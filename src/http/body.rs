@@ -111,7 +111,8 @@ pub fn media_type(headers: &HeaderMap) -> ApiResult<MediaType> {
         let message = "this content-encoding is not supported; send the body as it is";
         return Err(ApiError::new(Code::UnsupportedContentEncoding, message));
     }
-    let Some(value) = headers.get(CONTENT_TYPE) else {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = types.next() else {
         return Ok(MediaType::Unsaid);
     };
     let unsupported = || {
@@ -119,6 +120,9 @@ pub fn media_type(headers: &HeaderMap) -> ApiResult<MediaType> {
             also application/x-ndjson";
         ApiError::new(Code::UnsupportedMediaType, message)
     };
+    if types.next().is_some() {
+        return Err(unsupported());
+    }
     let text = value.to_str().map_err(|_| unsupported())?;
     let mut parts = text.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();

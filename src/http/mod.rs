@@ -2,8 +2,10 @@
 
 mod body;
 pub mod error;
+mod framing;
 mod handlers;
 pub mod json;
+mod object;
 mod query;
 mod refusal;
 mod reply;

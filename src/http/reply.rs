@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::body::Body as _;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
@@ -19,6 +20,16 @@ pub fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// The same response to HEAD, which tells the length of a body and has none. hyper sees to that
+/// for HTTP/1 alone.
+pub fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    if let Some(len) = body.size_hint().exact() {
+        head.headers.insert(CONTENT_LENGTH, len.into());
+    }
+    Response::from_parts(head, Body::default())
 }
 
 /// A response of `value` as JSON.

@@ -61,6 +61,9 @@ impl Router {
             ("/ready", Endpoint::Ready),
             ("/experiments", Endpoint::Experiments),
             ("/experiment/{slug}", Endpoint::Experiment),
+            // None of these is a slug, and whoever creates one should be told so.
+            ("/experiment/", Endpoint::Experiment),
+            ("/experiment/{slug}/", Endpoint::Experiment),
             ("/experiment/{slug}/log", Endpoint::Log),
             ("/experiment/{slug}/logs", Endpoint::Logs),
             ("/experiment/{slug}/log/{id}", Endpoint::Entry),
@@ -77,9 +80,14 @@ impl Router {
     pub fn find<'p>(&self, path: &'p str) -> Result<Place<'p>, ApiError> {
         let not_found = || ApiError::new(Code::NotFound, "there is nothing at this path");
         let found = self.0.at(path).map_err(|_| not_found())?;
+        let endpoint = *found.value;
+        let slug = match endpoint {
+            Endpoint::Experiment => path.strip_prefix("/experiment/"),
+            _ => found.params.get("slug"),
+        };
         Ok(Place {
-            endpoint: *found.value,
-            slug: found.params.get("slug"),
+            endpoint,
+            slug,
             id: found.params.get("id"),
         })
     }
@@ -190,7 +198,7 @@ mod tests {
     #[test]
     fn bad_slugs_are_not_found_on_use_and_refused_on_creation() {
         let router = Router::new();
-        for slug in ["..", "%2f", "%00", "A", "-a", &"a".repeat(65)] {
+        for slug in ["..", "%2f", "%00", "A", "-a", "a/", "", &"a".repeat(65)] {
             let path = format!("/experiment/{slug}");
             let place = router.find(&path).unwrap();
             let code = |method| place.slug(&method).unwrap_err().code.as_str();

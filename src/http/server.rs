@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
+use super::framing::Watched;
 use super::router::Router;
 use super::service::respond;
 use crate::auth::Keyring;
@@ -152,11 +153,12 @@ impl Connections {
             debug!(%error, "no TCP_NODELAY");
         }
         let state = self.state.clone();
+        let (stream, ambiguity) = Watched::new(stream);
         let activity = Arc::new(Activity::default());
         let seen = activity.clone();
         let service = service_fn(move |request| {
             let working = seen.begin();
-            let answer = respond(state.clone(), request);
+            let answer = respond(state.clone(), ambiguity.clone(), request);
             async move {
                 let answer = answer.await;
                 drop(working);

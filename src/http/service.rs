@@ -4,13 +4,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use hyper::{Request, Response};
+use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::{Method, Request, Response};
 use tracing::{debug, error};
 
 use super::error::{ApiError, ApiResult, Code};
+use super::framing::Ambiguity;
 use super::refusal::unknown_experiment;
-use super::reply::Body;
+use super::reply::{self, Body};
 use super::router::Action;
 use super::server::AppState;
 use super::{body, handlers};
@@ -34,10 +35,12 @@ pub struct Asked {
 /// Answers one request. Every answer, an error's too, names the request's id.
 pub async fn respond(
     state: Arc<AppState>,
+    ambiguity: Ambiguity,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let request_id = request_id(&state, &request);
-    let mut response = match answer(&state, request).await {
+    let is_head = request.method() == Method::HEAD;
+    let mut response = match answer(&state, &ambiguity, request).await {
         Ok(response) => response,
         Err(refused) => {
             log_refusal(&refused, &request_id);
@@ -45,12 +48,19 @@ pub async fn respond(
         }
     };
     response.headers_mut().insert(REQUEST_ID, request_id);
+    if is_head {
+        response = reply::without_body(response);
+    }
     Ok(response)
 }
 
 /// The order of checks is part of the contract: who asks, whether they may, whether it exists,
 /// whether it can be asked so; only then is the body read.
-async fn answer(state: &AppState, request: Request<Incoming>) -> ApiResult<Response<Body>> {
+async fn answer(
+    state: &AppState,
+    ambiguity: &Ambiguity,
+    request: Request<Incoming>,
+) -> ApiResult<Response<Body>> {
     let (method, path) = (request.method(), request.uri().path());
     let place = state.router.find(path);
     if let Ok(place) = &place
@@ -62,8 +72,9 @@ async fn answer(state: &AppState, request: Request<Incoming>) -> ApiResult<Respo
     let place = place?;
     let slug = place.slug(method);
     let action = place.action(method);
-    if let (Ok(slug), Ok(action)) = (&slug, &action) {
-        principal.may(action.scope(), slug.as_ref())?;
+    if let Ok(action) = &action {
+        let known = slug.as_ref().ok().and_then(Option::as_ref);
+        principal.may(action.scope(), known)?;
         if action.manages_keys() {
             principal.may_manage_keys()?;
         }
@@ -79,7 +90,7 @@ async fn answer(state: &AppState, request: Request<Incoming>) -> ApiResult<Respo
         }
     }
     let action = action?;
-    check_framing(&request)?;
+    check_framing(ambiguity, &request)?;
     let id = place.id.map(str::to_owned);
     let asked = Asked {
         request,
@@ -90,10 +101,8 @@ async fn answer(state: &AppState, request: Request<Incoming>) -> ApiResult<Respo
     handlers::handle(state, action, asked).await
 }
 
-/// Two ways of saying where a body ends are how requests are smuggled past a proxy.
-fn check_framing(request: &Request<Incoming>) -> ApiResult<()> {
-    let headers = request.headers();
-    if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
+fn check_framing(ambiguity: &Ambiguity, request: &Request<Incoming>) -> ApiResult<()> {
+    if request.headers().contains_key(TRANSFER_ENCODING) && ambiguity.is_met() {
         let message = "content-length beside transfer-encoding: which one holds can't be told";
         return Err(ApiError::new(Code::AmbiguousLength, message));
     }
@@ -120,6 +129,15 @@ fn log_refusal(refused: &ApiError, request_id: &HeaderValue) {
 /// The slug of a path that has one.
 pub fn slug_of(asked: &Asked) -> ApiResult<&Slug> {
     asked.slug.as_ref().ok_or_else(unknown_experiment)
+}
+
+/// As [`check_body`], where one JSON value is expected.
+pub fn check_json_body(asked: &Asked, len_max: usize) -> ApiResult<()> {
+    if check_body(asked, len_max)? == body::MediaType::NdJson {
+        let message = "application/x-ndjson is for batches: POST it to …/logs";
+        return Err(ApiError::new(Code::UnsupportedMediaType, message));
+    }
+    Ok(())
 }
 
 /// The media type and the declared length, checked before the body is read.

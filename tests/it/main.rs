@@ -5,8 +5,18 @@
 
 mod crash;
 mod golden;
+mod http2;
+mod http_batches;
+mod http_bodies;
+mod http_experiments;
+mod http_framing;
+mod http_keys;
+mod http_order;
+mod http_overload;
 mod process;
+mod process_end;
 mod rig;
+mod secrets;
 mod server;
 mod store;
 mod tidy;

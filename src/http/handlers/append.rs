@@ -6,11 +6,11 @@ use hyper::{Response, StatusCode};
 
 use crate::experiment::{AppendError, BytePermit};
 use crate::http::body::{self, MediaType};
-use crate::http::error::{ApiError, ApiResult, Code};
-use crate::http::json::{Batch, ENTRY_BYTES, Shape, parse_batch, parse_entry};
+use crate::http::error::{ApiError, ApiResult};
+use crate::http::json::{Batch, Shape, parse_batch, parse_entry};
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
-use crate::http::service::{Asked, check_body, slug_of};
+use crate::http::service::{Asked, check_body, check_json_body, slug_of};
 use crate::model::{Durability, LogId, NewEntry};
 
 /// Bodies over this size are checked on a thread where they stall nobody.
@@ -21,10 +21,7 @@ const DURABILITY: HeaderName = HeaderName::from_static("trialog-durability");
 /// Appends one entry and answers its id once it is durable.
 pub async fn one(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let len_max = state.limits.body_bytes_max;
-    if check_body(&asked, len_max)? == MediaType::NdJson {
-        let message = "application/x-ndjson is for batches: POST it to …/logs";
-        return Err(ApiError::new(Code::UnsupportedMediaType, message));
-    }
+    check_json_body(&asked, len_max)?;
     let slug = slug_of(&asked)?.clone();
     let (body, permit) = body::read(asked.request.into_body(), len_max, &state.store).await?;
     let entry = check(body).await?;
@@ -90,7 +87,7 @@ async fn check_batch(
 ) -> ApiResult<(Batch, BytePermit)> {
     let is_stalling = body.len() >= STALLING_BYTES;
     let check = move || {
-        let mut reserve = |entry_count: usize| permit.try_grow(entry_count * ENTRY_BYTES);
+        let mut reserve = |bytes: usize| permit.try_grow(bytes);
         let batch = parse_batch(body, shape, &mut reserve)?;
         Ok((batch, permit))
     };

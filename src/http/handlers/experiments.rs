@@ -7,10 +7,11 @@ use crate::entry_json::rfc3339_ms;
 use crate::experiment::ReadError;
 use crate::http::body;
 use crate::http::error::{ApiError, ApiResult, Code};
+use crate::http::object::{Object, TextOr};
 use crate::http::query::parameters;
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
-use crate::http::service::{Asked, check_body, slug_of};
+use crate::http::service::{Asked, check_json_body, slug_of};
 use crate::model::{Definition, Description, Retention, Slug, Variant, VariantCount};
 
 const PAGE_LEN: usize = 100;
@@ -21,19 +22,12 @@ const PAGE_LEN_MAX: usize = 1000;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct DefinitionRequest {
     #[serde(default)]
-    variants: Vec<VariantRequest>,
+    variants: Vec<TextOr<Variant>>,
     #[serde(default)]
     open_variants: bool,
     unit: Option<String>,
     description: Option<String>,
-    retention: Option<Retention>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum VariantRequest {
-    Key(Box<str>),
-    Whole(Variant),
+    retention: Option<Object<Retention>>,
 }
 
 #[derive(Serialize)]
@@ -105,11 +99,11 @@ pub async fn describe(state: &AppState, asked: Asked) -> ApiResult<Response<Body
 /// `PUT /experiment/:slug`: 201 when it is new.
 pub async fn define(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let len_max = state.limits.body_bytes_max;
-    check_body(&asked, len_max)?;
+    check_json_body(&asked, len_max)?;
     let [] = parameters(asked.request.uri().query(), [])?;
     let slug = slug_of(&asked)?.clone();
     let (body, _permit) = body::read(asked.request.into_body(), len_max, &state.store).await?;
-    let request: DefinitionRequest = serde_json::from_slice(&body)
+    let Object::<DefinitionRequest>(request) = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(Code::BadDefinition, error.to_string()))?;
     let defined = state.store.define(&slug, request.into_definition()).await?;
     let status = if defined.created {
@@ -135,8 +129,8 @@ pub async fn delete(state: &AppState, asked: Asked) -> ApiResult<Response<Body>>
 impl DefinitionRequest {
     fn into_definition(self) -> Definition {
         let whole = |variant| match variant {
-            VariantRequest::Whole(variant) => variant,
-            VariantRequest::Key(key) => Variant {
+            TextOr::Object(variant) => variant,
+            TextOr::Text(key) => Variant {
                 key,
                 weight: None,
                 control: false,
@@ -147,7 +141,7 @@ impl DefinitionRequest {
             open_variants: self.open_variants,
             unit: self.unit,
             description: self.description,
-            retention: self.retention,
+            retention: self.retention.map(|Object(retention)| retention),
         }
     }
 }

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::auth::{KeyInfo, NewKey, Scope};
 use crate::http::body;
 use crate::http::error::{ApiError, ApiResult, Code};
+use crate::http::object::Object;
 use crate::http::query::parameters;
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
-use crate::http::service::{Asked, check_body};
+use crate::http::service::{Asked, check_json_body};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -37,11 +38,11 @@ struct Listed {
 /// `POST /keys`: the only answer that has the secret.
 pub async fn create(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let len_max = state.limits.body_bytes_max;
-    check_body(&asked, len_max)?;
+    check_json_body(&asked, len_max)?;
     let [] = parameters(asked.request.uri().query(), [])?;
     let (body, _permit) = body::read(asked.request.into_body(), len_max, &state.store).await?;
     let bad = |why: String| ApiError::new(Code::BadKeyRequest, why);
-    let request: KeyRequest =
+    let Object::<KeyRequest>(request) =
         serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
     let expires_at = request
         .expires_at

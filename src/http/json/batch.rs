@@ -151,7 +151,8 @@ fn lines(text: &str, entries: &mut Entries<'_>) -> Result<(), Bad> {
     let mut offset = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
         if !line.trim_ascii().is_empty() {
-            object::parse(line)
+            // Without its end, so that what is missing is missed on this line.
+            object::parse(line.trim_ascii_end())
                 .map_err(|fault| fault.shifted(offset))
                 .and_then(|found| entries.push(found, offset))
                 .map_err(|fault| Bad {

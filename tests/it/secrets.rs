@@ -1,0 +1,75 @@
+//! Keys are in nothing that the server says, however much it says.
+
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use crate::server::{EXAMPLE, Server};
+
+#[tokio::test]
+async fn no_key_is_ever_logged() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("s"), &["--log-level", "trace"]);
+    let (id, made) = server.make_key(r#"{"name":"t","scopes":["ingest"],"experiments":["demo"]}"#);
+    let wrong = "tl_wrongwrong_wrongwrongwrongwrongwrong";
+    let keys = [server.key.clone(), made, wrong.to_owned()];
+    for key in &keys {
+        server.ask_as(key, "GET", "/experiments");
+        server.ask_as(key, "POST", "/experiment/demo/log");
+        server.ask_as(key, "BREW", "/nothing");
+        let mut client = server.connect();
+        client
+            .send(
+                "POST",
+                "/experiment/demo/log",
+                &[("x-api-key", key)],
+                EXAMPLE.as_bytes(),
+            )
+            .unwrap();
+        // A head that can't be read, and one that ends early.
+        client
+            .send_raw(format!("GET / HTTP/1.1\r\nx-api-key: {key}\r\n:\r\n\r\n").as_bytes())
+            .unwrap();
+        client.read_answer(false).unwrap();
+        let client = &mut server.connect();
+        client
+            .send_raw(format!("GET / HTTP/1.1\r\nx-api-key: {key}\r\n").as_bytes())
+            .unwrap();
+        client.end_sending();
+        assert!(client.is_closed());
+        ask_by_http2(&server, key).await;
+    }
+    let revoked = server.ask("DELETE", &format!("/keys/{id}"), "");
+    assert_eq!(revoked.status, 200);
+    let (status, said) = server.end();
+    assert!(status.success());
+    assert!(
+        said.contains("TRACE") && said.contains("DEBUG"),
+        "it was told to say everything"
+    );
+    for key in &keys {
+        let secret = key.rsplit('_').next().unwrap();
+        assert!(!said.contains(secret), "a key was logged");
+    }
+    assert!(
+        !said.contains("latest AI advancements"),
+        "an entry was logged"
+    );
+}
+
+async fn ask_by_http2(server: &Server, key: &str) {
+    let stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    let io = TokioIo::new(stream);
+    let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;
+    let (mut sender, connection) = shaken.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post(format!("{}/experiment/demo/log", server.url()))
+        .header("x-api-key", key)
+        .body(Full::new(Bytes::from_static(EXAMPLE.as_bytes())))
+        .unwrap();
+    sender.ready().await.unwrap();
+    sender.send_request(request).await.unwrap();
+}
