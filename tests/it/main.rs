@@ -3,5 +3,7 @@
 mod crash;
 mod process;
 mod rig;
+mod rules;
+mod scene;
 mod server;
 mod store;

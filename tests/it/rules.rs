@@ -1,0 +1,7 @@
+//! The rules in `DESIGN.md` that make a store safe: each has tests here, named after it, that
+//! fail when it is not kept.
+
+mod batches;
+mod reuse;
+mod salts;
+mod write_ahead;

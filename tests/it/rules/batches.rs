@@ -1,0 +1,90 @@
+//! Rule 2: one group commit is one batch, torn at the end, damaged in the middle.
+
+use std::path::{Path, PathBuf};
+
+use trialog::fs::sim::{Crash, Op};
+use trialog::journal::format::BATCHES_AT;
+
+use crate::rig::{Rig, entry, slug};
+use crate::scene::{JOURNAL, calls, garbage, journal_file, spoil};
+
+const WRITES_AND_SYNCS: [Op; 2] = [Op::Write, Op::Sync];
+
+#[test]
+fn rule_2_a_batch_is_written_only_after_the_one_before_it_is_synced() {
+    let mut rig = Rig::with("one");
+    rig.create("two");
+    rig.machine.record();
+    for n in 0..20 {
+        let groups = ["one", "two"].map(|name| (name, vec![entry("A", n, 50)]));
+        assert_eq!(rig.append(&groups), Ok(()));
+    }
+    let called = calls(&rig.machine, &WRITES_AND_SYNCS, JOURNAL);
+    assert_eq!(called, WRITES_AND_SYNCS.repeat(20));
+}
+
+#[test]
+fn rule_2_an_entry_is_acknowledged_when_its_batch_is_on_the_disk() {
+    for count in 1..8 {
+        let mut rig = Rig::with("one");
+        for n in 0..count {
+            rig.put("one", n, 50);
+        }
+        rig.crash(Crash::LoseAll);
+        rig.check();
+        rig.start().unwrap();
+        rig.check();
+        assert_eq!(rig.replayed(&slug("one")).len(), count as usize);
+    }
+}
+
+/// A store whose power went when all was in the journal and nothing in segments, and where each
+/// of its batches ends.
+fn journal_of(batches: u64) -> (Rig, Vec<usize>) {
+    let mut rig = Rig::with("one");
+    let mut ends = vec![BATCHES_AT as usize];
+    for n in 0..batches {
+        rig.put("one", n, 150 + 100 * n as usize);
+        ends.push(rig.journal_end());
+    }
+    rig.crash(Crash::LoseAll);
+    (rig, ends)
+}
+
+#[test]
+fn rule_2_a_journal_cut_at_any_byte_of_its_last_batch_keeps_all_before_and_is_not_damaged() {
+    let (whole, ends) = journal_of(4);
+    let (begin, end) = (ends[3], ends[4]);
+    let len = whole.machine.read(&journal_file(1)).unwrap().len();
+    let mut kept_all = 0;
+    for cut in begin..=end {
+        for tail in [vec![], vec![0; len - cut], garbage(len - cut, cut as u64)] {
+            let mut rig = whole.fork();
+            spoil(&rig.machine, &journal_file(1), |bytes| {
+                bytes.truncate(cut);
+                bytes.extend_from_slice(&tail);
+            });
+            // The last entry may be there or not; all others are, and nothing is called damaged.
+            let model = rig.models.get_mut(&slug("one")).unwrap();
+            let last = model.acked.pop().unwrap();
+            model.unsure.push(vec![last]);
+            rig.check();
+            kept_all += usize::from(rig.models[&slug("one")].acked.len() == 4);
+            rig.start().unwrap();
+            rig.check();
+            assert_eq!(set_aside(&rig), Vec::<PathBuf>::new(), "cut at {cut}");
+            rig.put("one", 99, 0);
+            rig.restart();
+            rig.check();
+        }
+    }
+    assert!((3..3 * 512).contains(&kept_all), "{kept_all}");
+}
+
+/// Journal files that were set aside.
+fn set_aside(rig: &Rig) -> Vec<PathBuf> {
+    let files = rig.machine.files().into_iter();
+    files
+        .filter(|path| path.to_string_lossy().contains(".damaged-"))
+        .collect()
+}
