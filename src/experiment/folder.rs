@@ -214,7 +214,11 @@ impl Folder {
                     let first = id.first_sequence;
                     error!(experiment = %id.slug, segment = first, "not brought up to date: {why}");
                 }
-                Applied::Done => {
+                Applied::Done { missing } => {
+                    if missing > 0 {
+                        let first = id.first_sequence;
+                        error!(experiment = %id.slug, segment = first, bytes = missing, "lost");
+                    }
                     let Some(end) = segment.unfinished_from else {
                         continue;
                     };

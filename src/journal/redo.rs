@@ -43,7 +43,11 @@ pub struct SegmentPlan<'a> {
 #[derive(Debug)]
 pub enum Applied {
     /// The file holds what the journal says, durably.
-    Done,
+    Done {
+        /// Bytes in front of that which were durable once and are not there: they read as zeros,
+        /// and what stands behind them is found all the same.
+        missing: u64,
+    },
     /// The experiment, or this incarnation of it, was deleted.
     Deleted,
     /// The file can't be what the journal speaks of: says why. Nothing was written.
@@ -122,15 +126,11 @@ impl SegmentPlan<'_> {
         ends.max().unwrap_or(0)
     }
 
-    /// The segment's bytes with the journal's laid over what its file holds. Bytes that belong
-    /// behind a gap are left out.
+    /// The segment's bytes with the journal's laid over what its file holds. A gap reads as zeros.
     pub fn lay_over(&self, file: &[u8]) -> Vec<u8> {
         let mut bytes = file.to_vec();
         for (offset, data) in &self.writes {
             let begin = *offset as usize;
-            if begin > bytes.len() {
-                break;
-            }
             let end = begin + data.len();
             if bytes.len() < end {
                 bytes.resize(end, 0);
@@ -204,17 +204,14 @@ fn write_segment(
             ));
         }
     }
+    let mut missing = 0;
     for (offset, data) in joined(&plan.writes) {
-        if offset > len {
-            return Ok(Applied::Mismatch(
-                "the segment's file is shorter than what was synced",
-            ));
-        }
+        missing += offset.saturating_sub(len);
         write_all_at(&*file, &data, offset)?;
         len = len.max(offset + data.len() as u64);
     }
     written.push(Written { file, path });
-    Ok(Applied::Done)
+    Ok(Applied::Done { missing })
 }
 
 fn sync_written(disk: &dyn Disk, experiments_dir: &Path, written: &[Written]) -> io::Result<()> {

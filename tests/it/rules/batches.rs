@@ -81,6 +81,45 @@ fn rule_2_a_journal_cut_at_any_byte_of_its_last_batch_keeps_all_before_and_is_no
     assert!((3..3 * 512).contains(&kept_all), "{kept_all}");
 }
 
+#[test]
+fn rule_2_a_bad_batch_with_a_good_one_behind_it_is_damage_and_its_bytes_are_kept() {
+    let (whole, ends) = journal_of(5);
+    for bad in 0..4 {
+        let mut rig = whole.fork();
+        let spoilt = ends[bad] + 300;
+        spoil(&rig.machine, &journal_file(1), |bytes| bytes[spoilt] ^= 4);
+        let bytes = rig.machine.read(&journal_file(1)).unwrap();
+        let report = rig.verified();
+        let found = report.findings.iter().find(|f| f.path == journal_file(1));
+        let found = found.expect("the journal is reported");
+        assert_eq!(found.range, Some(ends[bad] as u64..ends[bad + 1] as u64));
+
+        rig.start().unwrap();
+        let kept = set_aside(&rig);
+        assert!(
+            kept.iter()
+                .any(|path| rig.machine.read(path).unwrap() == bytes)
+        );
+        // One batch is lost; with the first one goes the segment's header, and so its salt.
+        let (entries, outcome) = rig.replay_of(Path::new(crate::rig::STORE));
+        if bad > 0 {
+            let mut rest = rig.models[&slug("one")].acked.clone();
+            rest.remove(bad);
+            assert_eq!(entries, rest, "batch {bad}");
+            assert_eq!(outcome.damages.len(), 1, "the gap is reported for ever");
+        }
+        rig.put("one", 99, 0);
+        rig.restart();
+        let (after, _) = rig.replay_of(Path::new(crate::rig::STORE));
+        assert_eq!(after.len(), entries.len() + 1);
+        assert_eq!(after[..entries.len()], entries);
+        assert!(
+            after.windows(2).all(|pair| pair[0].0 < pair[1].0),
+            "ids rise"
+        );
+    }
+}
+
 /// Journal files that were set aside.
 fn set_aside(rig: &Rig) -> Vec<PathBuf> {
     let files = rig.machine.files().into_iter();
