@@ -61,13 +61,6 @@ impl<'a> Plan<'a> {
         for lap in laps {
             let (batches, damages) = lap.batches();
             plan.damages.extend(damages);
-            if lap.has_damaged_header {
-                plan.damages.push(JournalDamage {
-                    path: lap.path.clone(),
-                    range: 0..super::format::BATCHES_AT,
-                    what: "one of the two copies of the lap's header is damaged",
-                });
-            }
             if let Some(first) = batches.first() {
                 let due = plan.last_batch + 1;
                 if plan.last_batch != 0 && first.number > due && first.synced_through >= due {

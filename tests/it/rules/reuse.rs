@@ -88,6 +88,34 @@ fn rule_7_when_segments_cant_be_synced_their_journal_space_is_kept() {
     }
 }
 
+#[test]
+fn rule_7_a_lap_whose_header_is_torn_while_it_is_renewed_is_no_damage() {
+    let mut rig = Rig::with("one");
+    for n in 0..6 {
+        rig.put("one", n, 300);
+    }
+    rig.stop();
+    for copy in [0, HEADER_COPY_AT as usize] {
+        for torn_from in (0..LAP_HEADER_LEN).step_by(3) {
+            let mut rig = rig.fork();
+            spoil(&rig.machine, &journal_file(1), |bytes| {
+                let torn = copy + torn_from..copy + SECTOR;
+                bytes[torn.clone()].copy_from_slice(&garbage(torn.len(), torn_from as u64));
+            });
+            rig.check();
+            rig.start().unwrap();
+            rig.check();
+            let files = rig.machine.files();
+            let set_aside = files.iter().find(|path| !is_known(path));
+            assert_eq!(set_aside, None);
+        }
+    }
+}
+
+fn is_known(path: &std::path::Path) -> bool {
+    !path.to_string_lossy().contains("damaged")
+}
+
 /// Appends to a segment whose last sector was synced and left the journal long ago, has it
 /// written, and tears that sector as the power goes.
 fn with_torn_sector(prepare: impl Fn(&mut Rig), append: impl Fn(&mut Rig)) {
