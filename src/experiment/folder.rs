@@ -192,9 +192,9 @@ impl Folder {
         let journal = journal_dir(&self.dir);
         let experiments = experiments_dir(&self.dir);
         let (laps, damages) = read_laps(&*host.disk, &journal, self.store_id, Purpose::Recover)?;
-        let plan = Plan::read(&laps);
-        let mut is_suspect = !damages.is_empty() || !plan.damages.is_empty();
-        for damage in damages.iter().chain(&plan.damages) {
+        let plan = Plan::read(&laps, &damages);
+        let mut is_suspect = !plan.damages.is_empty();
+        for damage in &plan.damages {
             error!(file = %damage.path.display(), range = ?damage.range, "{}", damage.what);
         }
         let mut incarnations = HashMap::new();

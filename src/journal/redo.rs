@@ -55,9 +55,13 @@ pub enum Applied {
 }
 
 impl<'a> Plan<'a> {
-    /// Reads the plan from a journal's laps, oldest first.
-    pub fn read(laps: &'a [Lap]) -> Self {
-        let mut plan = Self::default();
+    /// Reads the plan from a journal's laps, oldest first, and the damage that was met on the way
+    /// to them.
+    pub fn read(laps: &'a [Lap], damages: &[JournalDamage]) -> Self {
+        let mut plan = Self {
+            damages: damages.to_vec(),
+            ..Self::default()
+        };
         for lap in laps {
             let (batches, damages) = lap.batches();
             plan.damages.extend(damages);
@@ -73,6 +77,13 @@ impl<'a> Plan<'a> {
             }
             for batch in batches {
                 plan.add(batch);
+            }
+        }
+        if !plan.damages.is_empty() {
+            // What is damaged may be the mark that a group is whole: what the segment's file
+            // holds decides then.
+            for (_, segment) in &mut plan.segments {
+                segment.unfinished_from = None;
             }
         }
         plan

@@ -142,11 +142,10 @@ impl Source {
 
     /// What the journal adds to the segments' files. Made once, and given to the other methods.
     pub fn plan(&self) -> Plan<'_> {
-        let laps = self.journal.as_ref().map(|journal| &*journal.laps);
-        let mut plan = Plan::read(laps.unwrap_or_default());
-        let damages = self.journal.iter().flat_map(|journal| &journal.damages);
-        plan.damages.extend(damages.cloned());
-        plan
+        match &self.journal {
+            Some(journal) => Plan::read(&journal.laps, &journal.damages),
+            None => Plan::default(),
+        }
     }
 
     /// The folders of the experiments.

@@ -127,3 +127,34 @@ fn set_aside(rig: &Rig) -> Vec<PathBuf> {
         .filter(|path| path.to_string_lossy().contains(".damaged-"))
         .collect()
 }
+
+#[test]
+fn rule_2_a_damaged_second_mark_doesnt_cut_the_group_that_it_was_for() {
+    for follows_in_same in [false, true] {
+        let mut rig = Rig::with("one");
+        rig.create("two");
+        rig.segment_bytes = 1 << 20;
+        rig.put("one", 1, 100);
+        let entries: Vec<_> = (10..16).map(|n| entry("B", n, 700)).collect();
+        rig.put_around("one", 10, entries.len() as u64);
+        let end = rig.journal_end();
+        rig.put(if follows_in_same { "one" } else { "two" }, 20, 100);
+        rig.crash(Crash::LoseAll);
+        spoil(&rig.machine, &journal_file(1), |bytes| {
+            bytes[end - 512] ^= 1
+        });
+        for _ in 0..2 {
+            let (entries, outcome) = rig.replay_of(Path::new(crate::rig::STORE));
+            let all = [
+                rig.models[&slug("one")].acked.clone(),
+                rig.models[&slug("two")].acked.clone(),
+            ];
+            assert_eq!(entries, all.concat(), "in the same: {follows_in_same}");
+            assert_eq!(outcome.damages, []);
+            if rig.life.is_none() {
+                assert_eq!(rig.verified().findings.len(), 1);
+                rig.start().unwrap();
+            }
+        }
+    }
+}
