@@ -63,18 +63,19 @@ impl<'a> Plan<'a> {
             ..Self::default()
         };
         for lap in laps {
-            let (batches, damages) = lap.batches();
-            plan.damages.extend(damages);
-            if let Some(first) = batches.first() {
-                let due = plan.last_batch + 1;
-                if plan.last_batch != 0 && first.number > due && first.synced_through >= due {
-                    plan.damages.push(JournalDamage {
-                        path: lap.path.clone(),
-                        range: super::format::BATCHES_AT..super::format::BATCHES_AT,
-                        what: "batches in front of this lap are missing",
-                    });
-                }
+            let due = (plan.last_batch != 0).then_some(plan.last_batch + 1);
+            let (batches, damages) = lap.batches(due);
+            if let (Some(due), Some(first)) = (due, batches.first())
+                && damages.is_empty()
+                && (first.number > due && first.synced_through >= due)
+            {
+                plan.damages.push(JournalDamage {
+                    path: lap.path.clone(),
+                    range: super::format::BATCHES_AT..super::format::BATCHES_AT,
+                    what: "batches in front of this lap are missing",
+                });
             }
+            plan.damages.extend(damages);
             for batch in batches {
                 plan.add(batch);
             }

@@ -149,13 +149,14 @@ fn read_file(disk: &dyn Disk, path: &Path, purpose: Purpose) -> io::Result<Mappi
 }
 
 impl Lap {
-    /// The lap's durable batches, in order, and the damage among them.
-    pub fn batches(&self) -> (Vec<Batch<'_>>, Vec<JournalDamage>) {
+    /// The lap's durable batches, in order, and the damage among them. `due` is the number of its
+    /// first batch, where the lap before tells.
+    pub fn batches(&self, due: Option<u64>) -> (Vec<Batch<'_>>, Vec<JournalDamage>) {
         let mut batches: Vec<Batch<'_>> = Vec::new();
         let mut damages = Vec::new();
         let mut position = BATCHES_AT as usize;
         loop {
-            let due = batches.last().map(|last| last.number + 1);
+            let due = batches.last().map(|last| last.number + 1).or(due);
             let here = self.batch_at(position, due);
             let found = here
                 .map(|batch| (position, batch))
@@ -164,7 +165,8 @@ impl Lap {
             if at != position {
                 // Batches behind bad bytes: if the bad ones were synced before these were written,
                 // they were acknowledged. Otherwise the power went while both were on their way.
-                if due.is_some_and(|due| batch.synced_through < due) {
+                let first_bad = due.unwrap_or(batch.number.saturating_sub(1));
+                if batch.synced_through < first_bad {
                     break;
                 }
                 damages.push(JournalDamage {

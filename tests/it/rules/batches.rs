@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use trialog::fs::sim::{Crash, Op};
 use trialog::journal::format::BATCHES_AT;
+use trialog::model::Durability;
 
 use crate::rig::{Rig, entry, slug};
 use crate::scene::{JOURNAL, calls, garbage, journal_file, spoil};
@@ -155,6 +156,47 @@ fn rule_2_a_damaged_second_mark_doesnt_cut_the_group_that_it_was_for() {
                 assert_eq!(rig.verified().findings.len(), 1);
                 rig.start().unwrap();
             }
+        }
+    }
+}
+
+/// A store with relaxed durability that has synced this many batches.
+fn relaxed(batches: u64) -> Rig {
+    let mut rig = Rig::new(1);
+    rig.durability = Durability::Relaxed;
+    rig.start().unwrap();
+    rig.create("one");
+    for n in 0..batches {
+        rig.put("one", n, 400);
+    }
+    let parts = &rig.life.as_ref().unwrap().parts;
+    parts.shared.flush().unwrap();
+    let disk = rig.machine.host().disk;
+    disk.sync_filesystem(Path::new("/")).unwrap();
+    rig
+}
+
+#[test]
+fn rule_2_unsynced_batches_kept_in_any_order_are_torn_and_not_damaged() {
+    let begins_lap = |batches: &u64| {
+        let bytes = relaxed(*batches).machine.read(&journal_file(2)).unwrap();
+        bytes[BATCHES_AT as usize..].iter().any(|byte| *byte != 0)
+    };
+    let in_first_lap = (1..).find(begins_lap).unwrap() - 1;
+    // At the beginning of the first lap, in it, and over its end.
+    for batches in [0, 2, in_first_lap - 2, in_first_lap] {
+        let mut rig = relaxed(batches);
+        for n in 1000..1004 {
+            rig.put("one", n, 100);
+        }
+        let unsynced = rig.machine.unsynced_count();
+        assert!((2..10).contains(&unsynced), "{unsynced}");
+        for kept in 0..1 << unsynced {
+            let mut rig = rig.fork();
+            rig.crash(Crash::Subset(kept));
+            assert_eq!(rig.verified().findings, [], "{batches} {kept:b}");
+            rig.start().unwrap();
+            assert_eq!(set_aside(&rig), Vec::<PathBuf>::new());
         }
     }
 }
