@@ -13,10 +13,10 @@ use crate::fs::{
     Disk, Host, LockGuard, parent, read_small, read_up_to, replace_file, write_all_at,
 };
 use crate::journal::local::{Resume, journal_dir};
-use crate::journal::redo::{self, Applied, Plan};
+use crate::journal::redo::{self, Applied, Life, Plan};
 use crate::journal::scan::{JournalError, Purpose, read_laps};
 use crate::log::open::cut;
-use crate::log::reader::SegmentError;
+use crate::log::reader::{SegmentError, list_segments};
 use crate::model::{Definition, Slug};
 
 /// The version of a store's folder that this code writes.
@@ -197,13 +197,16 @@ impl Folder {
         for damage in &plan.damages {
             error!(file = %damage.path.display(), range = ?damage.range, "{}", damage.what);
         }
-        let mut incarnations = HashMap::new();
-        let incarnation_of = |slug: &str| {
-            let known = incarnations.entry(slug.to_owned());
-            let dir = experiments.join(slug);
-            Ok(*known.or_insert_with(|| incarnation(&*host.disk, &dir)))
+        let mut lives = HashMap::new();
+        let known_life = |slug: &str| {
+            if let Some(life) = lives.get(slug) {
+                return Ok(*life);
+            }
+            let life = life_of(&*host.disk, &experiments.join(slug))?;
+            lives.insert(slug.to_owned(), life);
+            Ok(life)
         };
-        let outcomes = redo::apply(&host.disk, &plan, &experiments, incarnation_of).map_err(
+        let outcomes = redo::apply(&host.disk, &plan, &experiments, known_life).map_err(
             io_error("bringing up to date the segments in", &experiments),
         )?;
         for ((id, segment), outcome) in plan.segments.iter().zip(outcomes) {
@@ -304,17 +307,33 @@ fn remove_folder(host: &Host, dir: &Path) -> io::Result<()> {
     host.disk.remove_dir(dir)
 }
 
-/// Which life an experiment is in. One whose definition can't be read keeps its files as they are.
-fn incarnation(disk: &dyn Disk, dir: &Path) -> Option<u64> {
-    match DefinitionFile::read(disk, dir).and_then(|file| file.incarnation()) {
-        Ok(incarnation) => Some(incarnation),
-        Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                error!(dir = %dir.display(), %error, "an experiment's definition can't be read");
-            }
-            None
-        }
+/// Which life the experiment in `dir` is in. When its definition is damaged its segments tell: they
+/// are all of one life, since a folder never has another.
+pub fn life_of(disk: &dyn Disk, dir: &Path) -> io::Result<Life> {
+    let definition = DefinitionFile::read(disk, dir).and_then(|file| file.incarnation());
+    let error = match definition {
+        Ok(incarnation) => return Ok(Life::Of(incarnation)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        io::ErrorKind::InvalidData => {}
+        io::ErrorKind::NotFound => match disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::None),
+            listed => drop(listed?),
+        },
+        // Whatever is there could not be read now: no reason to take it for damaged or gone.
+        _ => return Err(error),
     }
+    error!(dir = %dir.display(), %error, "an experiment's definition can't be read");
+    let listed = list_segments(disk, dir).map_err(|error| match error {
+        SegmentError::Io { error, .. } => error,
+        SegmentError::Header { error, .. } => io::Error::other(error),
+    })?;
+    let mut headers = listed
+        .iter()
+        .filter_map(|listed| listed.header.as_ref().ok());
+    let said = headers.next().map(|header| Life::Of(header.incarnation));
+    Ok(said.unwrap_or(Life::Unknown))
 }
 
 fn lock(host: &Host, dir: &Path) -> Result<Box<dyn LockGuard>, OpenError> {

@@ -39,6 +39,17 @@ pub struct SegmentPlan<'a> {
     pub unfinished_from: Option<u64>,
 }
 
+/// Which life the experiment of a slug is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// This incarnation.
+    Of(u64),
+    /// There is no such experiment.
+    None,
+    /// There is one, and what would tell is damaged.
+    Unknown,
+}
+
 /// What came of applying a plan to one segment.
 #[derive(Debug)]
 pub enum Applied {
@@ -148,24 +159,25 @@ impl SegmentPlan<'_> {
     }
 }
 
-/// Writes what the plan says into the segments' files and syncs them. `incarnation_of` tells which
-/// life an experiment is in, and the folder of it.
+/// Writes what the plan says into the segments' files and syncs them. `life_of` tells which life
+/// the experiment of a slug is in.
 pub fn apply(
     disk: &Arc<dyn Disk>,
     plan: &Plan<'_>,
     experiments_dir: &Path,
-    mut incarnation_of: impl FnMut(&str) -> io::Result<Option<u64>>,
+    mut life_of: impl FnMut(&str) -> io::Result<Life>,
 ) -> io::Result<Vec<Applied>> {
     let mut outcomes = Vec::with_capacity(plan.segments.len());
     for segments in plan.segments.chunks(OPEN_MAX) {
         let mut written = Vec::new();
         for (id, segment) in segments {
-            let outcome = match incarnation_of(id.slug.as_str())? {
-                Some(incarnation) if incarnation == id.incarnation => {
+            let outcome = match life_of(id.slug.as_str())? {
+                Life::Of(incarnation) if incarnation == id.incarnation => {
                     let dir = experiments_dir.join(id.slug.as_str());
                     write_segment(&**disk, &dir, id, segment, &mut written)?
                 }
-                _ => Applied::Deleted,
+                Life::Of(_) | Life::None => Applied::Deleted,
+                Life::Unknown => Applied::Mismatch("which life it is of can't be read"),
             };
             outcomes.push(outcome);
         }

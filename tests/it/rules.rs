@@ -2,6 +2,8 @@
 //! fail when it is not kept.
 
 mod batches;
+mod damage;
+mod recovery;
 mod reuse;
 mod salts;
 mod write_ahead;
