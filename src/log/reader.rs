@@ -10,6 +10,7 @@ use super::index::SegmentIndex;
 use super::scan::{Damage, DamageReason, End, Found, Scanner};
 use super::segment::{HeaderError, Previous, SEGMENT_HEADER_LEN, SegmentHeader, first_sequence_of};
 use crate::fs::{Access, Disk, Mapping, read_up_to};
+use crate::model::LogId;
 
 /// What is known from elsewhere about where a segment's frames end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,6 +217,14 @@ pub struct Fold {
     pub next_ordinal: u32,
     /// Where a torn tail begins, in a segment whose end is guessed.
     pub torn_at: Option<u64>,
+}
+
+impl Fold {
+    /// The last id that was given, be it to an entry that is damaged and only names itself.
+    pub fn last_id(&self) -> Option<LogId> {
+        let named = self.damages.iter().filter_map(|damage| damage.entry);
+        named.chain(self.index.last_id).max()
+    }
 }
 
 /// A segment's file in an experiment's folder, known by its beginning only.

@@ -134,3 +134,31 @@ fn rule_10_when_the_last_segment_is_unreadable_the_log_goes_on_behind_it() {
     let (found, _) = rig.replay_of(Path::new("/store/experiments/one"));
     assert!(ids(&found).contains(&new));
 }
+
+#[test]
+fn ids_rise_behind_a_damaged_last_entry_when_the_clock_stands_still() {
+    for damaged_byte in [20, 100] {
+        let mut rig = Rig::with("one");
+        for n in 0..3 {
+            rig.put("one", n, 100);
+        }
+        rig.stop();
+        let lost = rig.models[&slug("one")].acked[2].0;
+        let len = rig.machine.read(&first_segment("one")).unwrap().len();
+        let frame = len - frame_len_of_last(&rig);
+        spoil(&rig.machine, &first_segment("one"), |bytes| {
+            bytes[frame + damaged_byte] ^= 1;
+        });
+        rig.start().unwrap();
+        rig.put("one", 3, 100);
+        let new = rig.models[&slug("one")].acked[3].0;
+        assert!(new > lost, "byte {damaged_byte}: {new} after {lost}");
+    }
+}
+
+/// The three entries are equally long, and one variant's frame comes first.
+fn frame_len_of_last(rig: &Rig) -> usize {
+    let bytes = rig.machine.read(&first_segment("one")).unwrap();
+    let id = rig.models[&slug("one")].acked[2].0.as_u128().to_le_bytes();
+    bytes.len() - (crate::scene::find(&bytes, &id).unwrap() - 12)
+}
