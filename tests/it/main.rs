@@ -1,6 +1,7 @@
 //! Tests on real files and real sockets, in one binary.
 
 mod crash;
+mod group_commit;
 mod process;
 mod rig;
 mod rules;

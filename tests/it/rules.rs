@@ -6,4 +6,5 @@ mod damage;
 mod recovery;
 mod reuse;
 mod salts;
+mod store;
 mod write_ahead;
