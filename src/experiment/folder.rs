@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::definition::DefinitionFile;
+use super::json_file;
 use crate::fs::{
     Disk, Host, LockGuard, parent, read_small, read_up_to, replace_file, write_all_at,
 };
@@ -121,8 +122,7 @@ pub fn read_store_id(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, OpenErr
         path: path.clone(),
         error,
     };
-    let file: FormatFile =
-        serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+    let file: FormatFile = json_file::decode(&bytes).map_err(|error| bad(error.to_string()))?;
     if file.format > STORE_FORMAT {
         return Err(OpenError::Newer {
             dir: dir.to_path_buf(),
@@ -372,7 +372,7 @@ fn make_store(host: &Host, dir: &Path) -> Result<u64, OpenError> {
         format: STORE_FORMAT,
         store_id: format!("{id:016x}"),
     };
-    let bytes = serde_json::to_vec(&file).map_err(io::Error::other);
+    let bytes = json_file::encode(&file).map_err(io::Error::other);
     bytes
         .and_then(|bytes| replace_file(&*host.disk, &path, &bytes))
         .map_err(io_error("writing", &path))?;
