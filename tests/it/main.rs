@@ -1,6 +1,7 @@
 //! Tests on real files and real sockets, in one binary.
 
 mod crash;
+mod flips;
 mod group_commit;
 mod process;
 mod rig;
@@ -8,3 +9,4 @@ mod rules;
 mod scene;
 mod server;
 mod store;
+mod torn;
