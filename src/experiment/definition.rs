@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::folder::STORE_FORMAT;
+use super::json_file;
 use crate::fs::{Disk, read_small, replace_file};
 use crate::model::{Definition, Slug, VARIANT_KEY_BYTES_MAX, VARIANTS_MAX};
 
@@ -35,7 +36,7 @@ impl DefinitionFile {
     /// Reads the file in the experiment's folder.
     pub fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
         let bytes = read_small(disk, &dir.join(DEFINITION_FILE), FILE_LEN_MAX)?;
-        let file: Self = serde_json::from_slice(&bytes).map_err(invalid)?;
+        let file: Self = json_file::decode(&bytes).map_err(invalid)?;
         if file.format > STORE_FORMAT {
             let what = format!("format {} is newer than this program", file.format);
             return Err(invalid(what));
@@ -46,8 +47,7 @@ impl DefinitionFile {
 
     /// Replaces the file, durably.
     pub fn write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-        let mut bytes = serde_json::to_vec_pretty(self).map_err(invalid)?;
-        bytes.push(b'\n');
+        let bytes = json_file::encode(self).map_err(invalid)?;
         replace_file(disk, &dir.join(DEFINITION_FILE), &bytes)
     }
 

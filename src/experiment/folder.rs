@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::definition::DefinitionFile;
+use super::json_file;
 use crate::fs::{
     Disk, Host, LockGuard, parent, read_small, read_up_to, replace_file, write_all_at,
 };
 use crate::journal::local::{Resume, journal_dir};
-use crate::journal::redo::{self, Applied, Plan};
+use crate::journal::redo::{self, Applied, Life, Plan};
 use crate::journal::scan::{JournalError, Purpose, read_laps};
 use crate::log::open::cut;
-use crate::log::reader::SegmentError;
+use crate::log::reader::{SegmentError, list_segments};
 use crate::model::{Definition, Slug};
 
 /// The version of a store's folder that this code writes.
@@ -91,6 +92,12 @@ struct FormatFile {
     store_id: String,
 }
 
+/// What every version of that file has.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
+
 /// A store's folder, locked for this process.
 pub struct Folder {
     /// The store's id.
@@ -121,14 +128,16 @@ pub fn read_store_id(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, OpenErr
         path: path.clone(),
         error,
     };
-    let file: FormatFile =
-        serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-    if file.format > STORE_FORMAT {
+    // The format first: it says how the rest is to be read, the checksum too.
+    if let Ok(Version { format }) = serde_json::from_slice(&bytes)
+        && format > STORE_FORMAT
+    {
         return Err(OpenError::Newer {
             dir: dir.to_path_buf(),
-            format: file.format,
+            format,
         });
     }
+    let file: FormatFile = json_file::decode(&bytes).map_err(|error| bad(error.to_string()))?;
     let id = u64::from_str_radix(&file.store_id, 16).map_err(|error| bad(error.to_string()))?;
     Ok(Some(id))
 }
@@ -192,18 +201,21 @@ impl Folder {
         let journal = journal_dir(&self.dir);
         let experiments = experiments_dir(&self.dir);
         let (laps, damages) = read_laps(&*host.disk, &journal, self.store_id, Purpose::Recover)?;
-        let plan = Plan::read(&laps);
-        let mut is_suspect = !damages.is_empty() || !plan.damages.is_empty();
-        for damage in damages.iter().chain(&plan.damages) {
+        let plan = Plan::read(&laps, &damages);
+        let mut is_suspect = !plan.damages.is_empty();
+        for damage in &plan.damages {
             error!(file = %damage.path.display(), range = ?damage.range, "{}", damage.what);
         }
-        let mut incarnations = HashMap::new();
-        let incarnation_of = |slug: &str| {
-            let known = incarnations.entry(slug.to_owned());
-            let dir = experiments.join(slug);
-            Ok(*known.or_insert_with(|| incarnation(&*host.disk, &dir)))
+        let mut lives = HashMap::new();
+        let known_life = |slug: &str| {
+            if let Some(life) = lives.get(slug) {
+                return Ok(*life);
+            }
+            let life = life_of(&*host.disk, &experiments.join(slug))?;
+            lives.insert(slug.to_owned(), life);
+            Ok(life)
         };
-        let outcomes = redo::apply(&host.disk, &plan, &experiments, incarnation_of).map_err(
+        let outcomes = redo::apply(&host.disk, &plan, &experiments, known_life).map_err(
             io_error("bringing up to date the segments in", &experiments),
         )?;
         for ((id, segment), outcome) in plan.segments.iter().zip(outcomes) {
@@ -214,7 +226,11 @@ impl Folder {
                     let first = id.first_sequence;
                     error!(experiment = %id.slug, segment = first, "not brought up to date: {why}");
                 }
-                Applied::Done => {
+                Applied::Done { missing } => {
+                    if missing > 0 {
+                        let first = id.first_sequence;
+                        error!(experiment = %id.slug, segment = first, bytes = missing, "lost");
+                    }
                     let Some(end) = segment.unfinished_from else {
                         continue;
                     };
@@ -300,17 +316,33 @@ fn remove_folder(host: &Host, dir: &Path) -> io::Result<()> {
     host.disk.remove_dir(dir)
 }
 
-/// Which life an experiment is in. One whose definition can't be read keeps its files as they are.
-fn incarnation(disk: &dyn Disk, dir: &Path) -> Option<u64> {
-    match DefinitionFile::read(disk, dir).and_then(|file| file.incarnation()) {
-        Ok(incarnation) => Some(incarnation),
-        Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                error!(dir = %dir.display(), %error, "an experiment's definition can't be read");
-            }
-            None
-        }
+/// Which life the experiment in `dir` is in. When its definition is damaged its segments tell: they
+/// are all of one life, since a folder never has another.
+pub fn life_of(disk: &dyn Disk, dir: &Path) -> io::Result<Life> {
+    let definition = DefinitionFile::read(disk, dir).and_then(|file| file.incarnation());
+    let error = match definition {
+        Ok(incarnation) => return Ok(Life::Of(incarnation)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        io::ErrorKind::InvalidData => {}
+        io::ErrorKind::NotFound => match disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::None),
+            listed => drop(listed?),
+        },
+        // Whatever is there could not be read now: no reason to take it for damaged or gone.
+        _ => return Err(error),
     }
+    error!(dir = %dir.display(), %error, "an experiment's definition can't be read");
+    let listed = list_segments(disk, dir).map_err(|error| match error {
+        SegmentError::Io { error, .. } => error,
+        SegmentError::Header { error, .. } => io::Error::other(error),
+    })?;
+    let mut headers = listed
+        .iter()
+        .filter_map(|listed| listed.header.as_ref().ok());
+    let said = headers.next().map(|header| Life::Of(header.incarnation));
+    Ok(said.unwrap_or(Life::Unknown))
 }
 
 fn lock(host: &Host, dir: &Path) -> Result<Box<dyn LockGuard>, OpenError> {
@@ -349,7 +381,7 @@ fn make_store(host: &Host, dir: &Path) -> Result<u64, OpenError> {
         format: STORE_FORMAT,
         store_id: format!("{id:016x}"),
     };
-    let bytes = serde_json::to_vec(&file).map_err(io::Error::other);
+    let bytes = json_file::encode(&file).map_err(io::Error::other);
     bytes
         .and_then(|bytes| replace_file(&*host.disk, &path, &bytes))
         .map_err(io_error("writing", &path))?;

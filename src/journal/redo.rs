@@ -39,11 +39,26 @@ pub struct SegmentPlan<'a> {
     pub unfinished_from: Option<u64>,
 }
 
+/// Which life the experiment of a slug is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// This incarnation.
+    Of(u64),
+    /// There is no such experiment.
+    None,
+    /// There is one, and what would tell is damaged.
+    Unknown,
+}
+
 /// What came of applying a plan to one segment.
 #[derive(Debug)]
 pub enum Applied {
     /// The file holds what the journal says, durably.
-    Done,
+    Done {
+        /// Bytes in front of that which were durable once and are not there: they read as zeros,
+        /// and what stands behind them is found all the same.
+        missing: u64,
+    },
     /// The experiment, or this incarnation of it, was deleted.
     Deleted,
     /// The file can't be what the journal speaks of: says why. Nothing was written.
@@ -51,31 +66,36 @@ pub enum Applied {
 }
 
 impl<'a> Plan<'a> {
-    /// Reads the plan from a journal's laps, oldest first.
-    pub fn read(laps: &'a [Lap]) -> Self {
-        let mut plan = Self::default();
+    /// Reads the plan from a journal's laps, oldest first, and the damage that was met on the way
+    /// to them.
+    pub fn read(laps: &'a [Lap], damages: &[JournalDamage]) -> Self {
+        let mut plan = Self {
+            damages: damages.to_vec(),
+            ..Self::default()
+        };
         for lap in laps {
-            let (batches, damages) = lap.batches();
-            plan.damages.extend(damages);
-            if lap.has_damaged_header {
+            let due = (plan.last_batch != 0).then_some(plan.last_batch + 1);
+            let (batches, damages) = lap.batches(due);
+            if let (Some(due), Some(first)) = (due, batches.first())
+                && damages.is_empty()
+                && (first.number > due && first.synced_through >= due)
+            {
                 plan.damages.push(JournalDamage {
                     path: lap.path.clone(),
-                    range: 0..super::format::BATCHES_AT,
-                    what: "one of the two copies of the lap's header is damaged",
+                    range: super::format::BATCHES_AT..super::format::BATCHES_AT,
+                    what: "batches in front of this lap are missing",
                 });
             }
-            if let Some(first) = batches.first() {
-                let due = plan.last_batch + 1;
-                if plan.last_batch != 0 && first.number > due && first.synced_through >= due {
-                    plan.damages.push(JournalDamage {
-                        path: lap.path.clone(),
-                        range: super::format::BATCHES_AT..super::format::BATCHES_AT,
-                        what: "batches in front of this lap are missing",
-                    });
-                }
-            }
+            plan.damages.extend(damages);
             for batch in batches {
                 plan.add(batch);
+            }
+        }
+        if !plan.damages.is_empty() {
+            // What is damaged may be the mark that a group is whole: what the segment's file
+            // holds decides then.
+            for (_, segment) in &mut plan.segments {
+                segment.unfinished_from = None;
             }
         }
         plan
@@ -122,15 +142,11 @@ impl SegmentPlan<'_> {
         ends.max().unwrap_or(0)
     }
 
-    /// The segment's bytes with the journal's laid over what its file holds. Bytes that belong
-    /// behind a gap are left out.
+    /// The segment's bytes with the journal's laid over what its file holds. A gap reads as zeros.
     pub fn lay_over(&self, file: &[u8]) -> Vec<u8> {
         let mut bytes = file.to_vec();
         for (offset, data) in &self.writes {
             let begin = *offset as usize;
-            if begin > bytes.len() {
-                break;
-            }
             let end = begin + data.len();
             if bytes.len() < end {
                 bytes.resize(end, 0);
@@ -143,24 +159,25 @@ impl SegmentPlan<'_> {
     }
 }
 
-/// Writes what the plan says into the segments' files and syncs them. `incarnation_of` tells which
-/// life an experiment is in, and the folder of it.
+/// Writes what the plan says into the segments' files and syncs them. `life_of` tells which life
+/// the experiment of a slug is in.
 pub fn apply(
     disk: &Arc<dyn Disk>,
     plan: &Plan<'_>,
     experiments_dir: &Path,
-    mut incarnation_of: impl FnMut(&str) -> io::Result<Option<u64>>,
+    mut life_of: impl FnMut(&str) -> io::Result<Life>,
 ) -> io::Result<Vec<Applied>> {
     let mut outcomes = Vec::with_capacity(plan.segments.len());
     for segments in plan.segments.chunks(OPEN_MAX) {
         let mut written = Vec::new();
         for (id, segment) in segments {
-            let outcome = match incarnation_of(id.slug.as_str())? {
-                Some(incarnation) if incarnation == id.incarnation => {
+            let outcome = match life_of(id.slug.as_str())? {
+                Life::Of(incarnation) if incarnation == id.incarnation => {
                     let dir = experiments_dir.join(id.slug.as_str());
                     write_segment(&**disk, &dir, id, segment, &mut written)?
                 }
-                _ => Applied::Deleted,
+                Life::Of(_) | Life::None => Applied::Deleted,
+                Life::Unknown => Applied::Mismatch("which life it is of can't be read"),
             };
             outcomes.push(outcome);
         }
@@ -204,17 +221,14 @@ fn write_segment(
             ));
         }
     }
+    let mut missing = 0;
     for (offset, data) in joined(&plan.writes) {
-        if offset > len {
-            return Ok(Applied::Mismatch(
-                "the segment's file is shorter than what was synced",
-            ));
-        }
+        missing += offset.saturating_sub(len);
         write_all_at(&*file, &data, offset)?;
         len = len.max(offset + data.len() as u64);
     }
     written.push(Written { file, path });
-    Ok(Applied::Done)
+    Ok(Applied::Done { missing })
 }
 
 fn sync_written(disk: &dyn Disk, experiments_dir: &Path, written: &[Written]) -> io::Result<()> {

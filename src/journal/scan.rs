@@ -18,8 +18,6 @@ pub struct Lap {
     pub path: PathBuf,
     /// Who the lap is.
     pub header: LapHeader,
-    /// Whether one of the two copies of the header is damaged.
-    pub has_damaged_header: bool,
     bytes: Mapping,
 }
 
@@ -97,18 +95,19 @@ pub fn read_laps(
             LapHeader::decode(copy)
         });
         let [first, second] = copies;
-        // When the copies differ, a crash came between writing them: both are whole, and the
-        // newer lap has no batches yet.
-        let (header, has_damaged_header) = match (first, second) {
-            (Ok(first), Ok(second)) if first.lap >= second.lap => (first, false),
-            (Ok(_), Ok(second)) => (second, false),
-            (Ok(header), Err(_)) | (Err(_), Ok(header)) => (header, true),
+        // When the copies differ, a crash came while one was written, or between them: the lap
+        // has no batches yet that the segments don't hold. So one copy is enough, and no damage.
+        let header = match (first, second) {
+            (Ok(first), Ok(second)) if first.lap >= second.lap => first,
+            (Ok(_), Ok(second)) => second,
+            (Ok(header), Err(_)) | (Err(_), Ok(header)) => header,
             (Err(HeaderError::Newer(version)), _) | (_, Err(HeaderError::Newer(version))) => {
                 return Err(JournalError::Newer { path, version });
             }
             (Err(_), Err(_)) => {
-                // A file that is made is zeros until its first header is durable.
-                if bytes.iter().any(|byte| *byte != 0) {
+                // A file that is being made has no batches yet; without those nothing is lost.
+                let batches = bytes.get(BATCHES_AT as usize..).unwrap_or_default();
+                if batches.iter().any(|byte| *byte != 0) {
                     damages.push(JournalDamage {
                         path,
                         range: 0..BATCHES_AT,
@@ -124,7 +123,6 @@ pub fn read_laps(
         laps.push(Lap {
             path,
             header,
-            has_damaged_header,
             bytes,
         });
     }
@@ -151,13 +149,14 @@ fn read_file(disk: &dyn Disk, path: &Path, purpose: Purpose) -> io::Result<Mappi
 }
 
 impl Lap {
-    /// The lap's durable batches, in order, and the damage among them.
-    pub fn batches(&self) -> (Vec<Batch<'_>>, Vec<JournalDamage>) {
+    /// The lap's durable batches, in order, and the damage among them. `due` is the number of its
+    /// first batch, where the lap before tells.
+    pub fn batches(&self, due: Option<u64>) -> (Vec<Batch<'_>>, Vec<JournalDamage>) {
         let mut batches: Vec<Batch<'_>> = Vec::new();
         let mut damages = Vec::new();
         let mut position = BATCHES_AT as usize;
         loop {
-            let due = batches.last().map(|last| last.number + 1);
+            let due = batches.last().map(|last| last.number + 1).or(due);
             let here = self.batch_at(position, due);
             let found = here
                 .map(|batch| (position, batch))
@@ -166,7 +165,8 @@ impl Lap {
             if at != position {
                 // Batches behind bad bytes: if the bad ones were synced before these were written,
                 // they were acknowledged. Otherwise the power went while both were on their way.
-                if due.is_some_and(|due| batch.synced_through < due) {
+                let first_bad = due.unwrap_or(batch.number.saturating_sub(1));
+                if batch.synced_through < first_bad {
                     break;
                 }
                 damages.push(JournalDamage {

@@ -247,6 +247,13 @@ pub fn footer_head(bytes: &[u8], salt: u64) -> Option<u64> {
     is_head.then_some(frames_end)
 }
 
+/// Where the frames end, when a whole trailer stands at the end of `segment`. The footer in front of
+/// it may be damaged.
+pub fn trailer_frames_end(segment: &[u8], salt: u64) -> Option<u64> {
+    let trailer = Trailer::decode(segment.last_chunk()?).ok()?;
+    (trailer.salt == salt).then_some(trailer.frames_end)
+}
+
 struct Trailer {
     footer_start: u64,
     frames_end: u64,

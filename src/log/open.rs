@@ -88,7 +88,7 @@ pub fn cut(
     let next = SegmentHeader {
         number: header.number + 1,
         first_sequence: next_sequence,
-        last_id: fold.index.last_id.unwrap_or(header.last_id),
+        last_id: fold.last_id().unwrap_or(header.last_id),
         created_at_ms: host.clock.now_ms(),
         salt: host.entropy.next_u64().map_err(io_error)?,
         previous: Some(Previous {
@@ -174,7 +174,7 @@ impl Opening {
         };
         let fold = segment.fold();
         let header = segment.header.clone();
-        self.last_id = fold.index.last_id.unwrap_or(header.last_id);
+        self.last_id = fold.last_id().unwrap_or(header.last_id);
         let next_sequence = header.first_sequence + u64::from(fold.next_ordinal);
         let is_closed = segment.footer().is_some() || segment.frames_end < last.len;
         let is_whole = fold

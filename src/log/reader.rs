@@ -4,12 +4,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::footer::{Footer, footer_head};
+use super::footer::{Footer, footer_head, trailer_frames_end};
 use super::frame::Seed;
 use super::index::SegmentIndex;
 use super::scan::{Damage, DamageReason, End, Found, Scanner};
 use super::segment::{HeaderError, Previous, SEGMENT_HEADER_LEN, SegmentHeader, first_sequence_of};
 use crate::fs::{Access, Disk, Mapping, read_up_to};
+use crate::model::LogId;
 
 /// What is known from elsewhere about where a segment's frames end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl Segment {
         let salt = read.header.salt;
         let own_end = || {
             let footer = Footer::read(&bytes, salt).map(|footer| footer.frames_end);
-            footer.or_else(|| find_footer_head(&bytes, salt))
+            footer.or_else(|| end_by_damaged_footer(&bytes, salt))
         };
         let (frames_end, end) = match hint {
             EndHint::At(end) => (end, End::Known),
@@ -186,8 +187,8 @@ impl Segment {
             reason,
         };
         let Some(footer) = self.footer() else {
-            let has_head = find_footer_head(&self.bytes, self.header.salt).is_some();
-            let is_damaged = has_head && self.frames_end < len;
+            let was_sealed = end_by_damaged_footer(&self.bytes, self.header.salt).is_some();
+            let is_damaged = was_sealed && self.frames_end < len;
             return Vec::from_iter(
                 is_damaged.then(|| damage(self.frames_end, len, DamageReason::Footer)),
             );
@@ -216,6 +217,14 @@ pub struct Fold {
     pub next_ordinal: u32,
     /// Where a torn tail begins, in a segment whose end is guessed.
     pub torn_at: Option<u64>,
+}
+
+impl Fold {
+    /// The last id that was given, be it to an entry that is damaged and only names itself.
+    pub fn last_id(&self) -> Option<LogId> {
+        let named = self.damages.iter().filter_map(|damage| damage.entry);
+        named.chain(self.index.last_id).max()
+    }
 }
 
 /// A segment's file in an experiment's folder, known by its beginning only.
@@ -280,6 +289,11 @@ fn read_header(
     let head_len = read_up_to(&*file, &mut head, 0)?;
     let read = SegmentHeader::decode(head.get(..head_len).unwrap_or_default());
     Ok((read.map(|read| read.header), file.len()?))
+}
+
+/// Where the frames end, as the beginning or the end of a damaged footer says.
+fn end_by_damaged_footer(bytes: &[u8], salt: u64) -> Option<u64> {
+    trailer_frames_end(bytes, salt).or_else(|| find_footer_head(bytes, salt))
 }
 
 /// Looks for the head of a footer whose end is damaged.

@@ -4,11 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::experiment::definition::DefinitionFile;
-use crate::experiment::folder::{LOCK_FILE, OpenError, experiments_dir, read_store_id};
+use crate::experiment::folder::{LOCK_FILE, OpenError, experiments_dir, life_of, read_store_id};
 use crate::fs::{Access, Disk, Mapping, parent};
 use crate::journal::local::journal_dir;
-use crate::journal::redo::{Plan, SegmentPlan};
+use crate::journal::redo::{Life, Plan, SegmentPlan};
 use crate::journal::scan::{JournalDamage, JournalError, Lap, Purpose, read_laps};
 use crate::log::reader::{EndHint, Segment, SegmentError, list_segments};
 use crate::log::segment::{HeaderError, SegmentHeader, first_sequence_of, segment_path};
@@ -142,11 +141,10 @@ impl Source {
 
     /// What the journal adds to the segments' files. Made once, and given to the other methods.
     pub fn plan(&self) -> Plan<'_> {
-        let laps = self.journal.as_ref().map(|journal| &*journal.laps);
-        let mut plan = Plan::read(laps.unwrap_or_default());
-        let damages = self.journal.iter().flat_map(|journal| &journal.damages);
-        plan.damages.extend(damages.cloned());
-        plan
+        match &self.journal {
+            Some(journal) => Plan::read(&journal.laps, &journal.damages),
+            None => Plan::default(),
+        }
     }
 
     /// The folders of the experiments.
@@ -217,9 +215,13 @@ impl Source {
         dir: &Path,
         plan: &Plan<'_>,
     ) -> Result<Vec<SourceSegment>, OfflineError> {
-        let incarnation = DefinitionFile::read(&*self.disk, dir)
-            .and_then(|file| file.incarnation())
-            .ok();
+        let life = match plan.segments.is_empty() {
+            true => Life::None,
+            false => life_of(&*self.disk, dir).map_err(|error| OfflineError::Io {
+                path: dir.to_path_buf(),
+                error,
+            })?,
+        };
         let slug = dir
             .file_name()
             .and_then(|name| Slug::parse(name.to_str()?).ok());
@@ -238,7 +240,7 @@ impl Source {
             })
             .collect();
         for (at, (id, journaled)) in plan.segments.iter().enumerate() {
-            if Some(&id.slug) != slug.as_ref() || Some(id.incarnation) != incarnation {
+            if Some(&id.slug) != slug.as_ref() || Life::Of(id.incarnation) != life {
                 continue;
             }
             let path = segment_path(dir, id.first_sequence);

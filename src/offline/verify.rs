@@ -1,5 +1,6 @@
 //! Checking every byte: what is damaged, where, and what it costs.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub struct Report {
 pub struct Finding {
     /// The file.
     pub path: PathBuf,
+    /// The bytes that it is about, when it isn't about the file as a whole.
+    pub range: Option<Range<u64>>,
     /// What is wrong and what it costs, in a sentence.
     pub what: String,
 }
@@ -42,11 +45,7 @@ pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> 
     let plan = source.plan();
     let mut report = Report::default();
     for damage in &plan.damages {
-        let range = &damage.range;
-        report.find(
-            &damage.path,
-            format!("bytes {}..{}: {}", range.start, range.end, damage.what),
-        );
+        report.find_bytes(&damage.path, &damage.range, damage.what);
     }
     if source.store_dir.is_some() {
         for dir in source.experiment_dirs() {
@@ -82,7 +81,8 @@ impl Report {
         let damages = fold.damages.iter().cloned().chain(segment.footer_damages());
         let damages: Vec<Damage> = damages.collect();
         for damage in &damages {
-            self.find(&segment.path, sentence(damage));
+            let range = damage.start..damage.end;
+            self.find_bytes(&segment.path, &range, &sentence(damage));
         }
         if !damages.is_empty() {
             self.damaged.push(segment.path.clone());
@@ -134,8 +134,19 @@ impl Report {
     }
 
     fn find(&mut self, path: &Path, what: String) {
-        let path = path.to_path_buf();
-        self.findings.push(Finding { path, what });
+        self.findings.push(Finding {
+            path: path.to_path_buf(),
+            range: None,
+            what,
+        });
+    }
+
+    fn find_bytes(&mut self, path: &Path, range: &Range<u64>, what: &str) {
+        self.findings.push(Finding {
+            path: path.to_path_buf(),
+            range: Some(range.clone()),
+            what: format!("bytes {}..{}: {what}", range.start, range.end),
+        });
     }
 }
 
@@ -147,6 +158,5 @@ fn sentence(damage: &Damage) -> String {
         (None, Some(count)) => format!("{count} frames are lost"),
         (None, None) => "the frames up to the end are lost".into(),
     };
-    let (start, end) = (damage.start, damage.end);
-    format!("bytes {start}..{end}: {}: {cost}", damage.reason.as_str())
+    format!("{}: {cost}", damage.reason.as_str())
 }

@@ -4,7 +4,9 @@
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
 mod crash;
+mod flips;
 mod golden;
+mod group_commit;
 mod http2;
 mod http_batches;
 mod http_bodies;
@@ -16,7 +18,10 @@ mod http_overload;
 mod process;
 mod process_end;
 mod rig;
+mod rules;
+mod scene;
 mod secrets;
 mod server;
 mod store;
 mod tidy;
+mod torn;

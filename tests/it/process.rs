@@ -170,7 +170,7 @@ fn a_store_of_a_later_program_stays_as_it_is() {
     let (status, _) = Server::start(&store, &[]).stop();
     assert!(status.success());
     let format = fs::read_to_string(store.join("FORMAT")).unwrap();
-    let later = format.replace("\"format\":1", "\"format\":2");
+    let later = format.replace("\"format\": 1", "\"format\": 2");
     assert_ne!(format, later);
     let words = "has store format 2, this program knows 1: use a newer trialog";
     fs::write(store.join("FORMAT"), later).unwrap();

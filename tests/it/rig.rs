@@ -74,6 +74,24 @@ impl Rig {
         }
     }
 
+    /// A rig whose store has this one experiment.
+    pub fn with(name: &str) -> Self {
+        let mut rig = Self::new(1);
+        rig.start().unwrap();
+        rig.create(name);
+        rig
+    }
+
+    /// Another machine in the same state, with no life on it.
+    pub fn fork(&self) -> Self {
+        Self {
+            machine: self.machine.fork(),
+            life: None,
+            models: self.models.clone(),
+            ..*self
+        }
+    }
+
     /// Opens the store as `Store::open` does: folder, recovery, journal.
     pub fn start(&mut self) -> Result<(), String> {
         assert!(self.life.is_none(), "one life at a time");

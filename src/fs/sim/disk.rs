@@ -20,6 +20,7 @@ pub struct Inner {
     pub stop_at: Option<u64>,
     pub change_count: u64,
     pub counts: BTreeMap<(Op, String), u64>,
+    pub recorded: Option<Vec<(Op, String)>>,
     pub free_bytes: Option<u64>,
     nodes: Vec<Node>,
     locks: BTreeSet<PathBuf>,
@@ -41,6 +42,7 @@ impl Inner {
             stop_at: None,
             change_count: 0,
             counts: BTreeMap::new(),
+            recorded: None,
             free_bytes: None,
             nodes: vec![Node::Dir(DirNode::default())],
             locks: BTreeSet::new(),
@@ -162,6 +164,9 @@ impl Inner {
         }
         let text = path.to_string_lossy();
         *self.counts.entry((op, text.to_string())).or_default() += 1;
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push((op, text.to_string()));
+        }
         let mut failure = None;
         self.faults.retain_mut(|fault| {
             if failure.is_some() || fault.op != op || !text.contains(fault.path) {

@@ -151,6 +151,16 @@ impl SimMachine {
             .sum()
     }
 
+    /// Keeps a list of all calls from now on.
+    pub fn record(&self) {
+        self.inner().recorded = Some(Vec::new());
+    }
+
+    /// The calls since [`Self::record`], in their order, each with its path.
+    pub fn recorded(&self) -> Vec<(Op, String)> {
+        self.inner().recorded.take().unwrap_or_default()
+    }
+
     /// How many things a crash would decide about.
     pub fn unsynced_count(&self) -> usize {
         self.inner().unsynced_count()
