@@ -13,6 +13,7 @@ use crate::fs::real;
 use crate::model::{LogId, Slug};
 use crate::offline::Source;
 use crate::offline::replay::{ReplayError, Replayed, Selection, replay};
+use crate::offline::verify::verify;
 
 const BUFFER_LEN: usize = 256 << 10;
 
@@ -110,6 +111,12 @@ fn write_all(paths: &[PathBuf], selection: &Selection, out: impl Write) -> Resul
             }
             replayed => replayed?,
         };
+        let has_met_damage = !outcome.damages.is_empty() || !outcome.unreadable.is_empty();
+        // Beside a running server, what looked bad may have been on its way to the disk.
+        if source.is_live && has_met_damage && verify(real::host().disk, path)?.findings.is_empty()
+        {
+            continue;
+        }
         for (path, damage) in &outcome.damages {
             let (start, end) = (damage.start, damage.end);
             let what = damage.reason.as_str();
@@ -121,7 +128,7 @@ fn write_all(paths: &[PathBuf], selection: &Selection, out: impl Write) -> Resul
         for error in &outcome.unreadable {
             output::words(format_args!("trialog: {error}"));
         }
-        if !outcome.damages.is_empty() || !outcome.unreadable.is_empty() {
+        if has_met_damage {
             output::words("trialog: the rest was replayed; `trialog verify` tells what is lost");
             result = Outcome::FoundDamage;
         }

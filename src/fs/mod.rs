@@ -56,8 +56,9 @@ pub trait Disk: Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Makes a folder's entries (creations, renames, removals) durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Makes everything on the file system that holds `path` durable.
-    fn sync_filesystem(&self, path: &Path) -> io::Result<()>;
+    /// Opens the file system that holds `path`. A write-back that failed is told only to those who
+    /// had it open, so it is opened before anything is written that it will sync.
+    fn open_filesystem(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>>;
     /// Takes the lock on `path` for this process until the guard is dropped; `None` when another
     /// process holds it. Makes the file when it isn't there.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>>;
@@ -104,6 +105,12 @@ pub trait File: Send + Sync {
     /// The first `len` bytes, mapped where the disk can. The caller has read the length first
     /// and never asks for more.
     fn map(&self, len: u64) -> io::Result<Mapping>;
+}
+
+/// An open file system.
+pub trait FileSystem: Send + Sync {
+    /// Makes everything on it durable. As strict about errors as [`File::sync_data`].
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// A file's bytes, mapped or copied.

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use memmap2::MmapMut;
 
-use super::{Access, Clock, DirEntry, Disk, Entropy, File, Host, LockGuard, Mapping};
+use super::{Access, Clock, DirEntry, Disk, Entropy, File, FileSystem, Host, LockGuard, Mapping};
 
 /// The machine this process runs on.
 pub fn host() -> Host {
@@ -120,8 +120,8 @@ impl Disk for RealDisk {
         fs::File::open(path)?.sync_all()
     }
 
-    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(fs::File::open(path)?)?)
+    fn open_filesystem(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>> {
+        Ok(Arc::new(RealFileSystem(fs::File::open(path)?)))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
@@ -208,6 +208,15 @@ impl File for RealFile {
         // stay there. Another program that truncates a segment breaks this; no check could help.
         let map = unsafe { memmap2::MmapOptions::new().len(len).map(&self.0)? };
         Ok(Mapping::Mapped(map))
+    }
+}
+
+/// A folder that stands for its file system.
+struct RealFileSystem(fs::File);
+
+impl FileSystem for RealFileSystem {
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.0)?)
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::format::{BATCHES_AT, HEADER_COPY_AT, LapHeader};
 use super::{CommitError, JournalHealth};
-use crate::fs::{File, Host, write_all_at};
+use crate::fs::{File, FileSystem, Host, write_all_at};
 use crate::log::segment_file::{SegmentFile, Trouble};
 use crate::model::Durability;
 
@@ -47,6 +47,7 @@ pub struct OpenLap {
 pub struct Shared {
     host: Host,
     store_dir: PathBuf,
+    filesystem: Arc<dyn FileSystem>,
     /// What an acknowledgement means.
     pub durability: Durability,
     lap_bytes_max: u64,
@@ -122,7 +123,7 @@ impl Shared {
         free_bytes_min: u64,
         active: &OpenLap,
         spare: OpenLap,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let background = Background {
             last_lap: spare.header.lap,
             spare: Some(spare),
@@ -132,9 +133,11 @@ impl Shared {
             is_asleep: false,
             is_closing: false,
         };
-        Self {
+        let filesystem = host.disk.open_filesystem(&store_dir)?;
+        Ok(Self {
             host,
             store_dir,
+            filesystem,
             durability,
             lap_bytes_max,
             free_bytes_min,
@@ -144,7 +147,7 @@ impl Shared {
             synced_batch: AtomicU64::new(0),
             background: Mutex::new(background),
             background_changed: Condvar::new(),
-        }
+        })
     }
 
     /// Whether a write or sync has failed.
@@ -398,9 +401,7 @@ impl Checkpointer {
                 .iter()
                 .map(|segment| segment.written_end())
                 .collect();
-            let disk = &self.shared.host.disk;
-            disk.sync_filesystem(&self.shared.store_dir)
-                .map_err(Trouble::Sync)?;
+            self.shared.filesystem.sync().map_err(Trouble::Sync)?;
             for (segment, end) in segments.iter().zip(ends) {
                 segment.note_synced(end);
             }

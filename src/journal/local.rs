@@ -89,7 +89,7 @@ impl Parts {
             options.free_bytes_min,
             &active,
             spare,
-        ));
+        )?);
         Ok(Self {
             committer: Committer::new(shared.clone(), active, resume.last_batch + 1),
             checkpointer: Checkpointer::new(shared.clone()),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::format::{Batch, RecordMark};
 use super::scan::{JournalDamage, Lap};
-use crate::fs::{Access, Disk, File, parent, write_all_at};
+use crate::fs::{Access, Disk, File, FileSystem, parent, write_all_at};
 use crate::log::segment::{SEGMENT_HEADER_LEN, SegmentHeader, segment_path};
 use crate::log::segment_file::SegmentId;
 
@@ -167,6 +167,7 @@ pub fn apply(
     experiments_dir: &Path,
     mut life_of: impl FnMut(&str) -> io::Result<Life>,
 ) -> io::Result<Vec<Applied>> {
+    let filesystem = disk.open_filesystem(experiments_dir)?;
     let mut outcomes = Vec::with_capacity(plan.segments.len());
     for segments in plan.segments.chunks(OPEN_MAX) {
         let mut written = Vec::new();
@@ -181,7 +182,7 @@ pub fn apply(
             };
             outcomes.push(outcome);
         }
-        sync_written(&**disk, experiments_dir, &written)?;
+        sync_written(&**disk, &*filesystem, &written)?;
     }
     Ok(outcomes)
 }
@@ -231,9 +232,13 @@ fn write_segment(
     Ok(Applied::Done { missing })
 }
 
-fn sync_written(disk: &dyn Disk, experiments_dir: &Path, written: &[Written]) -> io::Result<()> {
+fn sync_written(
+    disk: &dyn Disk,
+    filesystem: &dyn FileSystem,
+    written: &[Written],
+) -> io::Result<()> {
     if written.len() > SYNC_EACH_MAX {
-        return disk.sync_filesystem(experiments_dir);
+        return filesystem.sync();
     }
     for segment in written {
         segment.file.sync_data()?;

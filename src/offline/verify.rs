@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::source::{OfflineError, Source, SourceSegment};
 use crate::experiment::definition::DefinitionFile;
 use crate::fs::Disk;
+use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
 use crate::log::reader::{Fold, Segment};
 use crate::log::scan::Damage;
 
@@ -39,9 +40,27 @@ pub struct Finding {
     pub what: String,
 }
 
+/// How often a store that is being written is looked at before something in it is called damaged.
+const LOOKS_MAX: u32 = 5;
+
 /// Checks everything at `path`, and changes nothing.
+///
+/// A server that writes meanwhile can make whole bytes look bad, when a file is read in pieces
+/// while it moves on. So what is found beside a running server is looked at again; damage stays.
 pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> {
-    let source = Source::open(disk.clone(), path)?;
+    let mut looks = 1;
+    loop {
+        let source = Source::open(disk.clone(), path)?;
+        let report = look(&disk, &source)?;
+        if report.findings.is_empty() || !source.is_live || looks == LOOKS_MAX {
+            return Ok(report);
+        }
+        looks += 1;
+        std::thread::sleep(2 * WRITE_OUT_INTERVAL);
+    }
+}
+
+fn look(disk: &Arc<dyn Disk>, source: &Source) -> Result<Report, OfflineError> {
     let plan = source.plan();
     let mut report = Report::default();
     for damage in &plan.damages {
@@ -49,7 +68,7 @@ pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> 
     }
     if source.store_dir.is_some() {
         for dir in source.experiment_dirs() {
-            if let Err(error) = DefinitionFile::read(&*disk, dir) {
+            if let Err(error) = DefinitionFile::read(&**disk, dir) {
                 report.find(dir, format!("the definition can't be read: {error}"));
             }
         }

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use trialog::auth::{Keyring, NewKey, Scope};
 use trialog::experiment::{Store, StoreOptions};
 use trialog::fs::real::{self, RealDisk};
-use trialog::fs::{Access, Clock, DirEntry, Disk, File, Host, LockGuard, Mapping, replace_file};
+use trialog::fs::{
+    Access, Clock, DirEntry, Disk, File, FileSystem, Host, LockGuard, Mapping, replace_file,
+};
 use trialog::log::reader::{EndHint, Segment};
 use trialog::log::segment::segment_path;
 use trialog::model::{Definition, NewEntry, Slug};
@@ -354,8 +356,8 @@ impl Disk for DyingDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.inner.sync_dir(path)
     }
-    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_filesystem(path)
+    fn open_filesystem(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>> {
+        self.inner.open_filesystem(path)
     }
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
         self.inner.lock(path)

@@ -108,7 +108,7 @@ pub fn place(machine: &SimMachine, path: &Path, bytes: &[u8]) {
         let _may_exist = disk.create_dir(&folder);
     }
     disk.create(path).unwrap();
-    disk.sync_filesystem(&folder).unwrap();
+    disk.open_filesystem(&folder).unwrap().sync().unwrap();
     machine.overwrite(path, bytes).unwrap();
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::node::{DirChange, DirNode, FileNode};
 use super::{Crash, Failure, Fault, Op};
-use crate::fs::{Access, DirEntry, Disk, File, LockGuard, Mapping};
+use crate::fs::{Access, DirEntry, Disk, File, FileSystem, LockGuard, Mapping};
 
 const ROOT: usize = 0;
 
@@ -344,16 +344,13 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.call(Op::SyncFilesystem, path)?;
-        let sector_bytes = inner.sector_bytes;
-        for node in &mut inner.nodes {
-            match node {
-                Node::File(file) => file.sync(sector_bytes),
-                Node::Dir(dir) => dir.sync(),
-            }
-        }
-        Ok(())
+    fn open_filesystem(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>> {
+        self.call(Op::Open, path)?.find(path)?;
+        Ok(Arc::new(SimFileSystem {
+            inner: self.inner.clone(),
+            epoch: self.epoch,
+            path: path.to_path_buf(),
+        }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
@@ -385,6 +382,29 @@ impl Disk for SimDisk {
 
     fn sector_bytes(&self, _path: &Path) -> io::Result<usize> {
         Ok(super::lock(&self.inner).sector_bytes)
+    }
+}
+
+struct SimFileSystem {
+    inner: Arc<Mutex<Inner>>,
+    epoch: u64,
+    path: PathBuf,
+}
+
+impl FileSystem for SimFileSystem {
+    fn sync(&self) -> io::Result<()> {
+        let mut inner = super::lock(&self.inner);
+        if let Some(failure) = inner.call(self.epoch, Op::SyncFilesystem, &self.path)? {
+            return Err(error_of(failure));
+        }
+        let sector_bytes = inner.sector_bytes;
+        for node in &mut inner.nodes {
+            match node {
+                Node::File(file) => file.sync(sector_bytes),
+                Node::Dir(dir) => dir.sync(),
+            }
+        }
+        Ok(())
     }
 }
 

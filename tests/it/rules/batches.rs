@@ -172,7 +172,8 @@ fn relaxed(batches: u64) -> Rig {
     let parts = &rig.life.as_ref().unwrap().parts;
     parts.shared.flush().unwrap();
     let disk = rig.machine.host().disk;
-    disk.sync_filesystem(Path::new("/")).unwrap();
+    let filesystem = disk.open_filesystem(Path::new("/")).unwrap();
+    filesystem.sync().unwrap();
     rig
 }
 
