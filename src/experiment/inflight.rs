@@ -1,4 +1,5 @@
-//! Groups that an actor has handed to the journal and that are not answered yet.
+//! What an actor has handed to the journal and what is not answered yet: groups, and the requests
+//! in them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,17 +10,30 @@ use tokio::sync::Notify;
 #[derive(Default)]
 pub struct InFlight {
     count: AtomicUsize,
+    requests: AtomicUsize,
     left: Notify,
 }
 
 /// One group in flight; dropped when it is answered.
-pub struct Ticket(Arc<InFlight>);
+pub struct Ticket {
+    in_flight: Arc<InFlight>,
+    requests: usize,
+}
 
 impl InFlight {
-    /// Counts one more.
-    pub fn enter(self: &Arc<Self>) -> Ticket {
+    /// Counts one more group, with this many requests.
+    pub fn enter(self: &Arc<Self>, requests: usize) -> Ticket {
         self.count.fetch_add(1, Ordering::AcqRel);
-        Ticket(self.clone())
+        self.requests.fetch_add(requests, Ordering::AcqRel);
+        Ticket {
+            in_flight: self.clone(),
+            requests,
+        }
+    }
+
+    /// How many requests there are in all groups.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Acquire)
     }
 
     /// How many there are.
@@ -41,8 +55,12 @@ impl InFlight {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        let in_flight = &self.in_flight;
+        in_flight
+            .requests
+            .fetch_sub(self.requests, Ordering::AcqRel);
+        in_flight.count.fetch_sub(1, Ordering::AcqRel);
         // Keeps one permit when nobody waits yet: only the actor ever waits.
-        self.0.left.notify_one();
+        in_flight.left.notify_one();
     }
 }

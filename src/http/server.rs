@@ -157,13 +157,7 @@ impl Connections {
         let activity = Arc::new(Activity::default());
         let seen = activity.clone();
         let service = service_fn(move |request| {
-            let working = seen.begin();
-            let answer = respond(state.clone(), ambiguity.clone(), request);
-            async move {
-                let answer = answer.await;
-                drop(working);
-                answer
-            }
+            respond(state.clone(), seen.begin(), ambiguity.clone(), request)
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection.into_owned());
@@ -196,7 +190,7 @@ struct Activity {
 }
 
 /// A request that is worked on.
-struct Working(Arc<Activity>);
+pub(super) struct Working(Arc<Activity>);
 
 impl Activity {
     fn begin(self: &Arc<Self>) -> Working {

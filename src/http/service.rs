@@ -13,7 +13,7 @@ use super::framing::Ambiguity;
 use super::refusal::unknown_experiment;
 use super::reply::{self, Body};
 use super::router::Action;
-use super::server::AppState;
+use super::server::{AppState, Working};
 use super::{body, handlers};
 use crate::model::Slug;
 
@@ -32,9 +32,10 @@ pub struct Asked {
     pub principal: Arc<crate::auth::Principal>,
 }
 
-/// Answers one request. Every answer, an error's too, names the request's id.
+/// Answers one request, for as long as which its connection is not quiet. Every answer, an error's too, names the request's id.
 pub async fn respond(
     state: Arc<AppState>,
+    _working: Working,
     ambiguity: Ambiguity,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {

@@ -17,6 +17,18 @@ use super::service::Asked;
 /// Does what is asked.
 pub async fn handle(state: &AppState, action: Action, asked: Asked) -> ApiResult<Response<Body>> {
     match action {
+        Action::Append => append::one(state, asked).await,
+        // On the heap, so that the future of an append, which is moved for each, stays small.
+        action => Box::pin(handle_others(state, action, asked)).await,
+    }
+}
+
+async fn handle_others(
+    state: &AppState,
+    action: Action,
+    asked: Asked,
+) -> ApiResult<Response<Body>> {
+    match action {
         Action::Health | Action::Ready => status::status(state, action),
         Action::Append => append::one(state, asked).await,
         Action::AppendBatch => append::batch(state, asked).await,
