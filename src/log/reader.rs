@@ -10,6 +10,7 @@ use super::index::SegmentIndex;
 use super::scan::{Damage, DamageReason, End, Found, Scanner};
 use super::segment::{HeaderError, Previous, SEGMENT_HEADER_LEN, SegmentHeader, first_sequence_of};
 use crate::fs::{Access, Disk, Mapping, read_up_to};
+use crate::model::LogId;
 
 /// What is known from elsewhere about where a segment's frames end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,14 @@ pub enum SegmentError {
         path: PathBuf,
         /// Why.
         error: HeaderError,
+    },
+    /// Bytes among which an entry would be are damaged: whether it is there can't be told.
+    #[error("{path}: damage where {id} would be")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        id: LogId,
     },
 }
 
