@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
+mod cli;
 mod crash;
 mod golden;
 mod http2;
@@ -13,6 +14,7 @@ mod http_framing;
 mod http_keys;
 mod http_order;
 mod http_overload;
+mod offline;
 mod process;
 mod process_end;
 mod rig;
