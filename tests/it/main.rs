@@ -4,6 +4,7 @@
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
 mod cli;
+mod client;
 mod crash;
 mod golden;
 mod http2;
@@ -15,6 +16,7 @@ mod http_keys;
 mod http_order;
 mod http_overload;
 mod offline;
+mod offline_damage;
 mod process;
 mod process_end;
 mod rig;
