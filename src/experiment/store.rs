@@ -159,7 +159,7 @@ impl From<SegmentError> for ReadError {
     fn from(error: SegmentError) -> Self {
         match error {
             SegmentError::Io { error, .. } => Self::Io(error),
-            SegmentError::Header { error, .. } => Self::Damaged(error.to_string()),
+            damaged => Self::Damaged(damaged.to_string()),
         }
     }
 }

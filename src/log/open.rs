@@ -33,7 +33,7 @@ pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> 
         return Err(error);
     }
     let last = listed.pop();
-    let mut opening = Opening::new(&listed, &options.dir);
+    let mut opening = Opening::new(&listed, &host, &options.dir)?;
     let last_open = match last {
         Some(last) => opening.take_last(last, &host, &options.incarnation)?,
         None => None,
@@ -116,7 +116,7 @@ struct Opening {
 type LastOpen = Option<(Arc<ActiveSegment>, u32, u64)>;
 
 impl Opening {
-    fn new(listed: &[Listed], dir: &Path) -> Self {
+    fn new(listed: &[Listed], host: &Host, dir: &Path) -> Result<Self, SegmentError> {
         let mut opening = Self {
             closed: Vec::new(),
             damages: Vec::new(),
@@ -133,7 +133,9 @@ impl Opening {
                 Ok(header) => {
                     let end = match segment.hint {
                         EndHint::At(end) => end,
-                        EndHint::FileEnd | EndHint::Unknown => segment.len,
+                        // The next one doesn't know it: it was written anew by a repair, or
+                        // is followed by damage. Its own footer says where its frames end.
+                        hint => Segment::open(&*host.disk, &segment.path, hint)?.frames_end,
                     };
                     let path = dir.join(header.file_name());
                     let closed = ClosedSegment::new(header.clone(), path, end);
@@ -145,7 +147,7 @@ impl Opening {
                 }),
             }
         }
-        opening
+        Ok(opening)
     }
 
     fn take_last(

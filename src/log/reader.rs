@@ -42,6 +42,14 @@ pub enum SegmentError {
         /// Why.
         error: HeaderError,
     },
+    /// Bytes among which an entry would be are damaged: whether it is there can't be told.
+    #[error("{path}: damage where {id} would be")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        id: LogId,
+    },
 }
 
 /// A segment's bytes.

@@ -2,7 +2,7 @@
 //! its durable end.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
@@ -235,7 +235,7 @@ impl ActiveSegment {
                 path: self.file.path.clone(),
                 error,
             })?;
-        Ok(find_entry(&bytes, Seed::new(self.header.salt), id))
+        find_entry(&bytes, Seed::new(self.header.salt), id, &self.file.path)
     }
 
     fn add_to(&self, end: u64, summary: &mut LogSummary) {
@@ -383,7 +383,7 @@ impl ClosedSegment {
         let block = segment
             .bytes()
             .get(block.start as usize..block.end as usize);
-        Ok(find_entry(block.unwrap_or_default(), segment.seed(), id))
+        find_entry(block.unwrap_or_default(), segment.seed(), id, &self.path)
     }
 
     fn add_to(&self, disk: &dyn Disk, summary: &mut LogSummary) -> Result<(), SegmentError> {
@@ -471,11 +471,23 @@ impl LogSummary {
     }
 }
 
-/// The entry `id` among the frames of one block. A damaged frame in front of it is stepped over.
-fn find_entry(block: &[u8], seed: Seed, id: LogId) -> Option<Entry> {
+/// The entry `id` among the frames of one block. Damage in front of it is stepped over; but who
+/// doesn't find it then must not say that it was never there.
+fn find_entry(
+    block: &[u8],
+    seed: Seed,
+    id: LogId,
+    path: &Path,
+) -> Result<Option<Entry>, SegmentError> {
+    let damaged = || SegmentError::Damaged {
+        path: path.to_path_buf(),
+        id,
+    };
+    let mut is_damaged = false;
     let mut position = 0;
     while let Some(rest) = block.get(position..).filter(|rest| !rest.is_empty()) {
         let Ok(frame) = Frame::decode_unpadded(rest, seed) else {
+            is_damaged = true;
             position += super::frame::FRAME_ALIGN;
             continue;
         };
@@ -484,14 +496,14 @@ fn find_entry(block: &[u8], seed: Seed, id: LogId) -> Option<Entry> {
             continue;
         }
         let Ok(Record::Entry(entry)) = Record::of(&frame) else {
-            return None;
+            return Err(damaged());
         };
-        return Some(Entry {
+        return Ok(Some(Entry {
             id,
             received_at_ms: entry.received_at_ms,
             variant_key: variant_key_of(entry.body),
             body: Bytes::copy_from_slice(entry.body),
-        });
+        }));
     }
-    None
+    if is_damaged { Err(damaged()) } else { Ok(None) }
 }

@@ -9,7 +9,7 @@ use crate::experiment::definition::DefinitionFile;
 use crate::fs::Disk;
 use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
 use crate::log::reader::{Fold, Segment};
-use crate::log::scan::Damage;
+use crate::log::scan::{Damage, DamageReason};
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -97,7 +97,12 @@ impl Report {
         let fold = segment.fold();
         self.entry_count += fold.index.entry_count;
         self.byte_count += segment.bytes().len() as u64;
-        let damages = fold.damages.iter().cloned().chain(segment.footer_damages());
+        let mut behind = segment.footer_damages();
+        if !fold.damages.is_empty() {
+            // One checksum covers the frames and what was set aside: it has told already.
+            behind.retain(|damage| damage.reason != DamageReason::SetAside);
+        }
+        let damages = fold.damages.iter().cloned().chain(behind);
         let damages: Vec<Damage> = damages.collect();
         for damage in &damages {
             let range = damage.start..damage.end;

@@ -14,10 +14,9 @@ fn post(server: &Server, headers: &[(&str, &str)], body: &[u8]) -> Answer {
 /// The members of an entry as the API gives it back, from `variantKey` on: the client's own bytes.
 fn own_members(entry: &Answer) -> String {
     let text = String::from_utf8(entry.body.clone()).unwrap();
-    let (ours, theirs) = text
-        .split_once("Z\",")
-        .expect("receivedAt comes before them");
-    assert!(ours.starts_with("{\"logId\":\"log_"), "{text}");
+    let (_, behind) = text.split_once("\"receivedAt\":\"").expect("our last one");
+    let (time, theirs) = behind.split_once("\",").expect("theirs come behind it");
+    assert_eq!(time.len(), "2026-11-24T12:00:00.123Z".len(), "{text}");
     format!("{{{theirs}")
 }
 

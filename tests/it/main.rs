@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
+mod cli;
+mod client;
 mod crash;
 mod flips;
 mod golden;
@@ -15,6 +17,8 @@ mod http_framing;
 mod http_keys;
 mod http_order;
 mod http_overload;
+mod offline;
+mod offline_damage;
 mod process;
 mod process_end;
 mod rig;

@@ -198,7 +198,12 @@ fn a_read_only_folder_is_told() {
     fs::create_dir(&store).unwrap();
     // Mode bits don't bind root: so the binary runs as nobody, from where nobody may read it.
     let binary = dir.path().join("trialog");
-    fs::copy(env!("CARGO_BIN_EXE_trialog"), &binary).unwrap();
+    // By another process: a copy that is open here for writing, in a child of another test too,
+    // can't be run.
+    let copied = Command::new("cp")
+        .args([env!("CARGO_BIN_EXE_trialog"), arg(&binary)])
+        .status();
+    assert!(copied.unwrap().success());
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&store, fs::Permissions::from_mode(0o555)).unwrap();
     let read_only = || {

@@ -1,0 +1,157 @@
+//! A client that sends exactly the bytes it is told to, and reads answers whole.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::Value;
+
+use crate::server::PATIENCE;
+
+/// A connection that speaks HTTP/1.1 as it is told to.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+/// A response.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let stream = BufReader::new(stream);
+        Ok(Self { stream })
+    }
+
+    /// Sends a request with `content-length` and reads its answer.
+    pub fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Answer> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: trialog\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+        let mut bytes = request.into_bytes();
+        bytes.extend_from_slice(body);
+        self.send_raw(&bytes)?;
+        self.read_answer(method == "HEAD")
+    }
+
+    /// Sends these bytes.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Reads one response; one to HEAD has no body.
+    pub fn read_answer(&mut self, is_head: bool) -> io::Result<Answer> {
+        let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).ok_or_else(ended)?;
+        let status = status.parse().map_err(|_| ended())?;
+        let mut headers = Vec::new();
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(':') else {
+                break;
+            };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut answer = Answer {
+            status,
+            headers,
+            body: Vec::new(),
+        };
+        let len = answer.header("content-length").unwrap_or("0");
+        if !is_head {
+            answer.body = vec![0; len.parse().map_err(|_| ended())?];
+            self.stream.read_exact(&mut answer.body)?;
+        }
+        Ok(answer)
+    }
+}
+
+impl Client {
+    /// Says that nothing more will come; answers still can.
+    pub fn end_sending(&self) {
+        let stream = self.stream.get_ref();
+        stream.shutdown(std::net::Shutdown::Write).expect("open");
+    }
+
+    /// Whether the server has closed the connection; fails when it sends something instead.
+    pub fn is_closed(&mut self) -> bool {
+        match self.stream.fill_buf() {
+            Ok(rest) => {
+                assert!(
+                    rest.is_empty(),
+                    "more came: {}",
+                    String::from_utf8_lossy(rest)
+                );
+                true
+            }
+            // It closed while bytes of ours were still on their way to it.
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The code of an error; empty when it is none.
+    pub fn code(&self) -> String {
+        let json = self.json();
+        let code = json.pointer("/error/code").and_then(Value::as_str);
+        code.unwrap_or_default().to_owned()
+    }
+
+    /// The message of an error.
+    pub fn message(&self) -> String {
+        let json = self.json();
+        let message = json.pointer("/error/message").and_then(Value::as_str);
+        message.unwrap_or_default().to_owned()
+    }
+
+    /// Fails unless this is an error of that kind, in the form that all errors have.
+    pub fn assert_error(&self, status: u16, code: &str, message: &str, case: &str) {
+        let body = String::from_utf8_lossy(&self.body);
+        assert_eq!(self.status, status, "{case}: {body}");
+        assert_eq!(self.code(), code, "{case}: {body}");
+        assert!(self.message().contains(message), "{case}: {body}");
+        assert_eq!(self.json()["success"], false, "{case}: {body}");
+        assert!(self.header("x-request-id").is_some(), "{case}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/json"),
+            "{case}"
+        );
+    }
+
+    /// The id of an entry that was acknowledged.
+    pub fn log_id(&self) -> String {
+        assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
+        self.json()["logId"].as_str().expect("a logId").to_owned()
+    }
+}
