@@ -3,6 +3,8 @@
 mod crash;
 mod flips;
 mod group_commit;
+mod kill;
+mod ledger;
 mod process;
 mod rig;
 mod rules;
