@@ -3,9 +3,11 @@
 mod crash;
 mod flips;
 mod group_commit;
+mod idle;
 mod kill;
 mod ledger;
 mod process;
+mod real_entries;
 mod rig;
 mod rules;
 mod scene;
