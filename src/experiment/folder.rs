@@ -336,7 +336,7 @@ pub fn life_of(disk: &dyn Disk, dir: &Path) -> io::Result<Life> {
     error!(dir = %dir.display(), %error, "an experiment's definition can't be read");
     let listed = list_segments(disk, dir).map_err(|error| match error {
         SegmentError::Io { error, .. } => error,
-        SegmentError::Header { error, .. } => io::Error::other(error),
+        other => io::Error::other(other.to_string()),
     })?;
     let mut headers = listed
         .iter()

@@ -1,0 +1,144 @@
+//! What a store was sent and what it answered, held against what it gives back after an end.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use trialog::fs::real;
+use trialog::model::{LogId, Slug};
+use trialog::offline::Source;
+use trialog::offline::replay::{Selection, replay};
+
+/// A body as it was sent.
+pub type Body = Vec<u8>;
+
+/// What is known of each experiment. No two bodies are equal.
+#[derive(Default)]
+pub struct Ledger {
+    experiments: BTreeMap<Slug, Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    acknowledged: BTreeMap<LogId, Body>,
+    /// Requests without an answer: each is there whole or not at all.
+    unsure: Vec<Vec<Body>>,
+    /// Bodies that were not there after an end: they never come back.
+    absent: HashSet<Body>,
+}
+
+/// What one check saw.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Seen {
+    /// Entries that are there.
+    pub entries: usize,
+    /// Requests without an answer that are there.
+    pub unsure_there: usize,
+    /// Requests without an answer that are not.
+    pub unsure_absent: usize,
+}
+
+impl Ledger {
+    /// Takes note of an answered request.
+    pub fn acknowledge(&mut self, slug: &Slug, ids: Vec<LogId>, bodies: Vec<Body>) {
+        assert_eq!(ids.len(), bodies.len(), "an id for each entry");
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "ids rise");
+        let known = self.experiments.entry(slug.clone()).or_default();
+        for (id, body) in ids.into_iter().zip(bodies) {
+            let before = known.acknowledged.insert(id, body);
+            assert!(before.is_none(), "{id} was given twice");
+        }
+    }
+
+    /// Takes note of a request that was not answered.
+    pub fn leave_open(&mut self, slug: &Slug, bodies: Vec<Body>) {
+        let known = self.experiments.entry(slug.clone()).or_default();
+        known.unsure.push(bodies);
+    }
+
+    /// How many entries were acknowledged.
+    pub fn acknowledged_count(&self) -> usize {
+        let known = self.experiments.values();
+        known.map(|known| known.acknowledged.len()).sum()
+    }
+
+    /// All that was acknowledged.
+    pub fn acknowledged(&self) -> impl Iterator<Item = (&Slug, LogId, &Body)> {
+        self.experiments.iter().flat_map(|(slug, known)| {
+            let entries = known.acknowledged.iter();
+            entries.map(move |(id, body)| (slug, *id, body))
+        })
+    }
+
+    /// Holds the store in `dir`, which nobody serves, against all this, and settles what was
+    /// unsure.
+    pub fn check(&mut self, dir: &Path) -> Seen {
+        let mut found = read_all(dir);
+        let mut seen = Seen::default();
+        for (slug, known) in &mut self.experiments {
+            let entries = found.remove(slug).unwrap_or_default();
+            let rises = entries.windows(2).all(|pair| pair[0].0 < pair[1].0);
+            assert!(rises, "{slug}: ids fall, or an entry is there twice");
+            seen.entries += entries.len();
+            known.settle(slug, entries, &mut seen);
+        }
+        assert!(found.values().all(Vec::is_empty), "entries of nobody");
+        seen
+    }
+}
+
+impl Known {
+    fn settle(&mut self, slug: &Slug, entries: Vec<(LogId, Body)>, seen: &mut Seen) {
+        let mut surplus: HashMap<Body, LogId> = HashMap::new();
+        let mut acknowledged_there = 0;
+        for (id, body) in entries {
+            match self.acknowledged.get(&id) {
+                Some(sent) => {
+                    assert!(*sent == body, "{slug} {id}: the entry has changed");
+                    acknowledged_there += 1;
+                }
+                None => {
+                    let twice = surplus.insert(body, id);
+                    assert_eq!(twice, None, "{slug} {id}: an entry is there twice");
+                }
+            }
+        }
+        let missing = self.acknowledged.len() - acknowledged_there;
+        assert_eq!(missing, 0, "{slug}: acknowledged entries are lost");
+        for bodies in std::mem::take(&mut self.unsure) {
+            let ids: Vec<LogId> = bodies
+                .iter()
+                .filter_map(|body| surplus.remove(body))
+                .collect();
+            if ids.is_empty() {
+                seen.unsure_absent += 1;
+                self.absent.extend(bodies);
+                continue;
+            }
+            seen.unsure_there += 1;
+            assert_eq!(ids.len(), bodies.len(), "{slug}: a batch is there in part");
+            assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "in its order");
+            self.acknowledged.extend(ids.into_iter().zip(bodies));
+        }
+        for (body, id) in surplus {
+            let came_back = self.absent.contains(&body);
+            panic!(
+                "{slug} {id}: nobody sent this, or it was acknowledged before under another id; came back: {came_back}"
+            );
+        }
+    }
+}
+
+/// All entries of a store, in the order of its logs.
+fn read_all(dir: &Path) -> HashMap<Slug, Vec<(LogId, Body)>> {
+    let source = Source::open(real::host().disk, dir).unwrap();
+    let mut found: HashMap<Slug, Vec<(LogId, Body)>> = HashMap::new();
+    let outcome = replay(&source, &Selection::default(), |entry| {
+        let entries = found.entry(entry.slug.clone()).or_default();
+        entries.push((entry.id, entry.body.to_vec()));
+        Ok(())
+    });
+    let outcome = outcome.unwrap();
+    assert!(outcome.damages.is_empty(), "{:?}", outcome.damages);
+    assert!(outcome.unreadable.is_empty(), "{:?}", outcome.unreadable);
+    found
+}
