@@ -13,7 +13,7 @@ use crate::fs::real;
 use crate::model::{LogId, Slug};
 use crate::offline::Source;
 use crate::offline::replay::{ReplayError, Replayed, Selection, replay};
-use crate::offline::verify::verify;
+use crate::offline::verify::verify_beside;
 
 const BUFFER_LEN: usize = 256 << 10;
 
@@ -113,7 +113,9 @@ fn write_all(paths: &[PathBuf], selection: &Selection, out: impl Write) -> Resul
         };
         let has_met_damage = !outcome.damages.is_empty() || !outcome.unreadable.is_empty();
         // Beside a running server, what looked bad may have been on its way to the disk.
-        if source.is_live && has_met_damage && verify(real::host().disk, path)?.findings.is_empty()
+        if source.is_live
+            && has_met_damage
+            && verify_beside(real::host().disk, path)?.findings.is_empty()
         {
             continue;
         }

@@ -9,7 +9,7 @@ use crate::experiment::{Store, StoreOptions};
 use crate::fs::real;
 use crate::offline::Source;
 use crate::offline::repair::repair;
-use crate::offline::verify::verify;
+use crate::offline::verify::verify_beside;
 
 /// Check every byte of a store, an experiment's folder or a segment file.
 ///
@@ -33,7 +33,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         if args.repair {
             settle(path)?;
         }
-        let report = verify(real::host().disk, path)?;
+        let report = verify_beside(real::host().disk, path)?;
         for finding in &report.findings {
             output::data(format_args!("{}: {}", finding.path.display(), finding.what))?;
         }

@@ -43,16 +43,14 @@ pub struct Finding {
 /// How often a store that is being written is looked at before something in it is called damaged.
 const LOOKS_MAX: u32 = 5;
 
-/// Checks everything at `path`, and changes nothing.
-///
-/// A server that writes meanwhile can make whole bytes look bad, when a file is read in pieces
-/// while it moves on. So what is found beside a running server is looked at again; damage stays.
-pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> {
+/// As [`verify`], also beside a server that writes. It can make whole bytes look bad, when a file is
+/// read in pieces while it moves on; so what is found there is looked at again. Damage stays.
+pub fn verify_beside(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> {
     let mut looks = 1;
     loop {
-        let source = Source::open(disk.clone(), path)?;
-        let report = look(&disk, &source)?;
-        if report.findings.is_empty() || !source.is_live || looks == LOOKS_MAX {
+        let is_live = Source::open(disk.clone(), path)?.is_live;
+        let report = verify(disk.clone(), path)?;
+        if report.findings.is_empty() || !is_live || looks == LOOKS_MAX {
             return Ok(report);
         }
         looks += 1;
@@ -60,7 +58,9 @@ pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> 
     }
 }
 
-fn look(disk: &Arc<dyn Disk>, source: &Source) -> Result<Report, OfflineError> {
+/// Checks everything at `path`, and changes nothing.
+pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> {
+    let source = Source::open(disk.clone(), path)?;
     let plan = source.plan();
     let mut report = Report::default();
     for damage in &plan.damages {
@@ -68,7 +68,7 @@ fn look(disk: &Arc<dyn Disk>, source: &Source) -> Result<Report, OfflineError> {
     }
     if source.store_dir.is_some() {
         for dir in source.experiment_dirs() {
-            if let Err(error) = DefinitionFile::read(&**disk, dir) {
+            if let Err(error) = DefinitionFile::read(&*disk, dir) {
                 report.find(dir, format!("the definition can't be read: {error}"));
             }
         }

@@ -119,7 +119,7 @@ impl Known {
             assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "in its order");
             self.acknowledged.extend(ids.into_iter().zip(bodies));
         }
-        for (body, id) in surplus {
+        if let Some((body, id)) = surplus.into_iter().next() {
             let came_back = self.absent.contains(&body);
             panic!(
                 "{slug} {id}: nobody sent this, or it was acknowledged before under another id; came back: {came_back}"
