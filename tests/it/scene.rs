@@ -11,7 +11,7 @@ use trialog::offline::Source;
 use trialog::offline::replay::{Outcome, Selection, replay};
 use trialog::offline::verify::{Report, verify};
 
-use crate::rig::{Rig, SECTOR, STORE, entry};
+use crate::rig::{Rig, SECTOR, STORE, entry, slug};
 
 /// Entries as readers give them back.
 pub type Entries = Vec<(LogId, Vec<u8>)>;
@@ -50,6 +50,15 @@ impl Rig {
                 path.starts_with(&dir) && path.ends_with(SEGMENT)
             })
             .collect()
+    }
+
+    /// Bytes of the frame with the last acknowledged entry, which ends an experiment's only segment.
+    pub fn last_frame_len(&self, name: &str) -> usize {
+        let bytes = self.machine.read(&first_segment(name)).unwrap();
+        let (id, _) = self.models[&slug(name)].acked.last().unwrap();
+        let id_at = find(&bytes, &id.as_u128().to_le_bytes()).unwrap();
+        // The id stands behind magic, kind, codec, length and ordinal.
+        bytes.len() - (id_at - 12)
     }
 
     /// How many of the bytes behind the first journal file's headers were ever written, in whole

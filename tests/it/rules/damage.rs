@@ -145,7 +145,7 @@ fn ids_rise_behind_a_damaged_last_entry_when_the_clock_stands_still() {
         rig.stop();
         let lost = rig.models[&slug("one")].acked[2].0;
         let len = rig.machine.read(&first_segment("one")).unwrap().len();
-        let frame = len - frame_len_of_last(&rig);
+        let frame = len - rig.last_frame_len("one");
         spoil(&rig.machine, &first_segment("one"), |bytes| {
             bytes[frame + damaged_byte] ^= 1;
         });
@@ -154,11 +154,4 @@ fn ids_rise_behind_a_damaged_last_entry_when_the_clock_stands_still() {
         let new = rig.models[&slug("one")].acked[3].0;
         assert!(new > lost, "byte {damaged_byte}: {new} after {lost}");
     }
-}
-
-/// The three entries are equally long, and one variant's frame comes first.
-fn frame_len_of_last(rig: &Rig) -> usize {
-    let bytes = rig.machine.read(&first_segment("one")).unwrap();
-    let id = rig.models[&slug("one")].acked[2].0.as_u128().to_le_bytes();
-    bytes.len() - (crate::scene::find(&bytes, &id).unwrap() - 12)
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use trialog::experiment::folder::read_store_id;
 use trialog::fs::sim::{Crash, Op};
+use trialog::journal::format::BATCHES_AT;
 use trialog::journal::redo::Plan;
 use trialog::journal::scan::{Purpose, read_laps};
 use trialog::log::frame::{self, FrameKind, Seed};
@@ -11,7 +13,7 @@ use trialog::log::segment::SegmentHeader;
 use trialog::model::{LogId, NewEntry};
 
 use crate::rig::{Rig, STORE, entry, slug};
-use crate::scene::{SEGMENT, find, first_segment, spoil};
+use crate::scene::{SEGMENT, find, first_segment, journal_file, spoil};
 
 /// A frame as somebody would forge it who has seen another segment of this log.
 fn forged(salt: u64, ordinal: u32) -> Vec<u8> {
@@ -84,41 +86,64 @@ fn rule_3_a_frame_hidden_in_a_payload_never_passes() {
     assert!(frame::Frame::decode(&known, Seed::new(first_salt)).is_err());
 }
 
+/// How many groups the journal holds, as a reader sees it now.
+fn journaled(rig: &Rig) -> usize {
+    let (disk, store) = (rig.machine.host().disk, Path::new(STORE));
+    let store_id = read_store_id(&*disk, store).unwrap().unwrap();
+    let journal = store.join("journal");
+    let (laps, damages) = read_laps(&*disk, &journal, store_id, Purpose::Look).unwrap();
+    let plan = Plan::read(&laps, &damages);
+    assert_eq!(plan.damages, []);
+    let writes = plan.segments.iter().map(|(_, plan)| plan.writes.len());
+    writes.sum()
+}
+
 #[test]
 fn rule_3_batches_of_an_earlier_lap_never_pass() {
-    let batches_now = |rig: &Rig| {
-        let disk = rig.machine.host().disk;
-        let dir = Path::new(STORE).join("journal");
-        let store_id = trialog::experiment::folder::read_store_id(&*disk, Path::new(STORE));
-        let store_id = store_id.unwrap().unwrap();
-        let (laps, damages) = read_laps(&*disk, &dir, store_id, Purpose::Look).unwrap();
-        let plan = Plan::read(&laps, &damages);
-        assert_eq!(plan.damages, []);
-        let writes = plan.segments.iter().map(|(_, plan)| plan.writes.len());
-        writes.sum::<usize>()
-    };
     let mut rig = Rig::with("one");
     for n in 0..3 {
         rig.put("one", n, 100);
     }
-    assert_eq!(batches_now(&rig), 3, "they would be seen");
+    assert_eq!(journaled(&rig), 3, "they would be seen");
     rig.restart();
-    assert_eq!(batches_now(&rig), 0, "after a start");
+    assert_eq!(journaled(&rig), 0, "after a start");
+    rig.put("one", 3, 100);
     rig.kill();
     rig.start().unwrap();
-    assert_eq!(batches_now(&rig), 0, "after a recovery");
+    assert_eq!(journaled(&rig), 0, "after a recovery");
+}
 
-    // Full laps, used again while running.
+fn lap_headers(rig: &Rig) -> [Vec<u8>; 2] {
+    [1, 2].map(|number| rig.machine.read(&journal_file(number)).unwrap()[..512].to_vec())
+}
+
+#[test]
+fn rule_3_batches_of_a_lap_that_is_used_again_never_pass() {
     let mut rig = Rig::with("one");
-    let mut before = 0;
+    rig.segment_bytes = 1 << 20;
+    let mut rolls = 0;
+    let mut in_lap = 0;
     for n in 0..200 {
-        rig.put("one", n, 400);
+        let before = lap_headers(&rig);
+        rig.put("one", n, 300);
+        in_lap += 1;
+        // Makes a lap that is full ready to be used again: a header over all its old batches.
         rig.background();
-        let now = batches_now(&rig);
-        assert!(now <= before + 1, "{now} batches after {before}");
-        before = now;
+        let after = lap_headers(&rig);
+        if after != before {
+            rolls += 1;
+            in_lap = 1;
+            // Should the first batch of the lap in use be torn, only the salt tells the old ones.
+            let in_use = if after[0] != before[0] { 2 } else { 1 };
+            let torn = rig.fork();
+            spoil(&torn.machine, &journal_file(in_use), |bytes| {
+                bytes[BATCHES_AT as usize..].fill(0);
+            });
+            assert_eq!(journaled(&torn), 0, "put {n}, roll {rolls}");
+        }
+        assert_eq!(journaled(&rig), in_lap, "put {n}, roll {rolls}");
     }
-    assert!(before < 100, "no lap was used again");
+    assert!(rolls > 3, "{rolls}");
 }
 
 #[test]

@@ -114,13 +114,17 @@ fn rule_1_with_its_journal_bad_bytes_at_the_end_are_damage_and_without_it_a_gues
     let whole = rig.machine.read(&segment).unwrap();
     let alone = Path::new("/laptop/00000000000000000000.segment");
     place(&rig.machine, alone, &whole);
-    let last = whole.len() - 60;
     let middle = whole.len() / 2 + 100;
-
-    spoil(&rig.machine, &segment, |bytes| bytes[last] ^= 1);
-    let report = rig.verified();
-    assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
-    assert_eq!((report.entry_count, report.torn_bytes), (4, 0));
+    // In the payload of the last frame, and in its header.
+    let last = whole.len() - 60;
+    let header = whole.len() - rig.last_frame_len("one") + 5;
+    for at in [last, header] {
+        spoil(&rig.machine, &segment, |bytes| bytes[at] ^= 1);
+        let report = rig.verified();
+        assert_eq!(report.findings.len(), 1, "{at}: {:?}", report.findings);
+        assert_eq!((report.entry_count, report.torn_bytes), (4, 0));
+        spoil(&rig.machine, &segment, |bytes| bytes[at] ^= 1);
+    }
 
     let verify_alone = || trialog::offline::verify::verify(rig.machine.host().disk, alone).unwrap();
     spoil(&rig.machine, alone, |bytes| bytes[last] ^= 1);
