@@ -114,9 +114,6 @@ pub fn run(args: Args) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(16)
-        // What the journal's thread wakes stands in the queue between threads. Left at the default,
-        // actors and answers wait there for a millisecond on a busy machine.
-        .global_queue_interval(2)
         .build()
         .context("starting threads failed")?;
     runtime.block_on(run_server(args))

@@ -26,7 +26,7 @@ const MESSAGES_MAX: usize = 512;
 /// Groups of one experiment that may wait for the journal; then its mailbox fills.
 const GROUPS_IN_FLIGHT_MAX: usize = 1024;
 /// With this many requests waiting for the journal, no more than a few groups do: what comes
-/// gathers in the mailbox and makes one larger group. (Measured: 7 % at 256 clients; with fewer
+/// gathers in the mailbox and makes one larger group. (Measured: 8 % at 256 clients; with fewer
 /// requests, waiting would only delay them.)
 const REQUESTS_TO_GATHER: usize = 48;
 const GROUPS_WHILE_GATHERING: usize = 4;

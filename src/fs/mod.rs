@@ -41,9 +41,6 @@ pub trait Disk: Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Opens a file that exists.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
-    /// Opens a file that exists for writing around the page cache, where the disk can do that.
-    /// Offsets and lengths of its writes are multiples of [`Disk::sector_bytes`].
-    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Renames, replacing what was at `to`. Durable once the folder is synced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Unlinks a file.

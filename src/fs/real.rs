@@ -4,10 +4,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use memmap2::MmapMut;
 
 use super::{Access, Clock, DirEntry, Disk, Entropy, File, FileSystem, Host, LockGuard, Mapping};
 
@@ -75,17 +73,6 @@ impl Disk for RealDisk {
             .write(access == Access::ReadWrite)
             .open(path)?;
         Ok(Arc::new(RealFile(file)))
-    }
-
-    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        match DirectFile::open(path) {
-            // Some file systems know no other way than through the page cache; some say so only
-            // when they are asked for the first block.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                self.open(path, Access::ReadWrite)
-            }
-            opened => Ok(Arc::new(opened?)),
-        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -217,66 +204,6 @@ struct RealFileSystem(fs::File);
 impl FileSystem for RealFileSystem {
     fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(&self.0)?)
-    }
-}
-
-const ALIGNED_LEN_MIN: usize = 256 << 10;
-
-/// A file that is written around the page cache: the kernel takes the bytes from where they are,
-/// which must be at a page's beginning.
-struct DirectFile {
-    file: RealFile,
-    aligned: Mutex<MmapMut>,
-}
-
-impl DirectFile {
-    fn open(path: &Path) -> io::Result<Self> {
-        let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(flags)
-            .open(path)?;
-        let mut aligned = MmapMut::map_anon(ALIGNED_LEN_MIN)?;
-        file.read_at(&mut aligned, 0)?;
-        Ok(Self {
-            file: RealFile(file),
-            aligned: Mutex::new(aligned),
-        })
-    }
-}
-
-impl File for DirectFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read_at(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let mut aligned = self.aligned.lock().unwrap_or_else(PoisonError::into_inner);
-        if aligned.len() < bytes.len() {
-            *aligned = MmapMut::map_anon(bytes.len().next_power_of_two())?;
-        }
-        let Some(place) = aligned.get_mut(..bytes.len()) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        place.copy_from_slice(bytes);
-        self.file.write_at(place, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn drop_cache(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn map(&self, _len: u64) -> io::Result<Mapping> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

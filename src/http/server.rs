@@ -115,8 +115,7 @@ impl Connections {
         builder
             .http1()
             .timer(TokioTimer::new())
-            // A timer for each request costs a tenth of the throughput; one for each connection
-            // does the same: see `Activity`.
+            // It would not see a client that sends nothing, nor one of HTTP/2: see `Activity`.
             .header_read_timeout(None);
         builder
             .http2()
@@ -226,4 +225,43 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_quiet_only_while_nothing_is_worked_on() {
+        let activity = Arc::new(Activity::default());
+        let limit = Duration::from_secs(10);
+        let working = activity.begin();
+        let for_long = tokio::time::timeout(100 * limit, activity.quiet_for(limit));
+        assert!(
+            for_long.await.is_err(),
+            "a request may take as long as it takes"
+        );
+        drop(working);
+        let begin = tokio::time::Instant::now();
+        activity.quiet_for(limit).await;
+        assert!((limit..=2 * limit).contains(&begin.elapsed()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_now_and_then_keep_a_connection() {
+        let activity = Arc::new(Activity::default());
+        let limit = Duration::from_secs(10);
+        let asking = activity.clone();
+        let client = async move {
+            for _ in 0..20 {
+                tokio::time::sleep(limit * 9 / 10).await;
+                drop(asking.begin());
+            }
+        };
+        tokio::select! {
+            biased;
+            () = client => {}
+            () = activity.quiet_for(limit) => panic!("it was not quiet"),
+        }
+    }
 }

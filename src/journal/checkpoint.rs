@@ -30,10 +30,8 @@ const ZEROS_LEN: usize = 1 << 20;
 
 /// One of the two journal files, in use from its beginning.
 pub struct OpenLap {
-    file: Arc<dyn File>,
-    /// The same file, as batches are written and synced: around the page cache where each is
-    /// synced at once, which costs a third less.
-    pub batches: Arc<dyn File>,
+    /// The file.
+    pub file: Arc<dyn File>,
     /// Who the lap is.
     pub header: LapHeader,
     /// Where the next batch goes.
@@ -72,15 +70,9 @@ struct Background {
 
 impl OpenLap {
     /// A lap that has no batch yet, in a file of `capacity` bytes.
-    pub fn new(
-        file: Arc<dyn File>,
-        batches: Arc<dyn File>,
-        header: LapHeader,
-        capacity: u64,
-    ) -> Self {
+    pub fn new(file: Arc<dyn File>, header: LapHeader, capacity: u64) -> Self {
         Self {
             file,
-            batches,
             header,
             position: BATCHES_AT,
             capacity,
@@ -128,7 +120,7 @@ impl Shared {
             last_lap: spare.header.lap,
             spare: Some(spare),
             retired: None,
-            active: active.batches.clone(),
+            active: active.file.clone(),
             scheduled: Vec::new(),
             is_asleep: false,
             is_closing: false,
@@ -422,8 +414,7 @@ impl Checkpointer {
         };
         drop(background);
         write_lap_header(&*lap.file, &header).map_err(Trouble::Sync)?;
-        let (file, batches) = (lap.file.clone(), lap.batches.clone());
-        self.shared.background().spare = Some(OpenLap::new(file, batches, header, capacity));
+        self.shared.background().spare = Some(OpenLap::new(lap.file.clone(), header, capacity));
         self.shared.background_changed.notify_all();
         Ok(())
     }

@@ -127,9 +127,9 @@ impl Committer {
             synced_through,
             group_count,
         );
-        write_all_at(&*self.lap.batches, &self.buffer, self.lap.position)?;
+        write_all_at(&*self.lap.file, &self.buffer, self.lap.position)?;
         if self.shared.durability == Durability::Sync {
-            self.lap.batches.sync_data()?;
+            self.lap.file.sync_data()?;
         }
         self.shared.note_written(self.next_batch);
         self.lap.position += self.buffer.len() as u64;
@@ -173,7 +173,7 @@ impl Committer {
         }
         let next = self.shared.wait_for_spare()?;
         let retired = std::mem::replace(&mut self.lap, next);
-        self.shared.retire(retired, self.lap.batches.clone());
+        self.shared.retire(retired, self.lap.file.clone());
         Ok(())
     }
 }

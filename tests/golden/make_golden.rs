@@ -335,9 +335,6 @@ impl Disk for DyingDisk {
         self.hold(path);
         Ok(self.wrap(path, self.inner.open(path, access)?))
     }
-    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.open(path, Access::ReadWrite)
-    }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.rename(from, to)
     }

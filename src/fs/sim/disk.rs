@@ -275,10 +275,6 @@ impl Disk for SimDisk {
         Ok(self.handle(path, node))
     }
 
-    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.open(path, Access::ReadWrite)
-    }
-
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.call(Op::Rename, from)?;
         let ((from_dir, from_name), (to_dir, to_name)) = (split(from)?, split(to)?);
