@@ -96,6 +96,8 @@ pub struct Keyring {
 
 #[derive(Clone)]
 struct Key {
+    /// Its place in the order in which they were made, which a clock set back doesn't change.
+    place: u64,
     record: KeyRecord,
     sha256: [u8; 32],
     principal: Arc<Principal>,
@@ -114,9 +116,10 @@ impl Keyring {
         let records = keyfile::read(&*host.disk, &path).map_err(|error| bad(&error))?;
         let is_known = records.is_some();
         let mut keys = HashMap::new();
-        for record in records.unwrap_or_default() {
+        for (place, record) in (0..).zip(records.unwrap_or_default()) {
             let id: Box<str> = record.id.as_str().into();
-            let key = Key::new(record).ok_or_else(|| bad(&format!("key {id} has no SHA-256")))?;
+            let key =
+                Key::new(place, record).ok_or_else(|| bad(&format!("key {id} has no SHA-256")))?;
             keys.insert(id, key);
         }
         let keyring = Self {
@@ -184,9 +187,8 @@ impl Keyring {
     /// All keys, oldest first.
     pub fn list(&self) -> Vec<KeyInfo> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let mut records: Vec<_> = keys.values().map(|key| &key.record).collect();
-        records.sort_by(|a, b| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
-        records.into_iter().map(KeyInfo::of).collect()
+        let records = in_order(&keys).into_iter();
+        records.map(|key| KeyInfo::of(&key.record)).collect()
     }
 
     /// Revokes a key: in force, and durable, when this returns.
@@ -221,7 +223,8 @@ impl Keyring {
             return Err(KeyringError::TooMany);
         }
         let id = record.id.as_str().into();
-        let key = Key::new(record).ok_or(KeyringError::UnknownKey)?;
+        let place = keys.values().map(|key| key.place + 1).max();
+        let key = Key::new(place.unwrap_or(0), record).ok_or(KeyringError::UnknownKey)?;
         keys.insert(id, key);
         self.replace(keys)?;
         Ok(info)
@@ -233,8 +236,8 @@ impl Keyring {
     }
 
     fn replace(&self, keys: HashMap<Box<str>, Key>) -> Result<(), KeyringError> {
-        let mut records: Vec<_> = keys.values().map(|key| key.record.clone()).collect();
-        records.sort_by(|a, b| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
+        let records = in_order(&keys).into_iter();
+        let records = records.map(|key| key.record.clone()).collect();
         keyfile::write(&*self.host.disk, &self.path, records).map_err(KeyringError::Io)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
@@ -261,8 +264,14 @@ impl Keyring {
     }
 }
 
+fn in_order(keys: &HashMap<Box<str>, Key>) -> Vec<&Key> {
+    let mut keys: Vec<_> = keys.values().collect();
+    keys.sort_by_key(|key| key.place);
+    keys
+}
+
 impl Key {
-    fn new(record: KeyRecord) -> Option<Self> {
+    fn new(place: u64, record: KeyRecord) -> Option<Self> {
         let globs = record.experiments.iter().map(|glob| WildMatch::new(glob));
         let principal = Arc::new(Principal {
             scopes: record.scopes.clone(),
@@ -271,6 +280,7 @@ impl Key {
         });
         let sha256 = unhex(&record.sha256)?;
         Some(Self {
+            place,
             record,
             sha256,
             principal,
@@ -439,6 +449,28 @@ mod tests {
         machine.crash(crate::fs::sim::Crash::LoseAll);
         let (again, is_known) = Keyring::open(&machine.host(), Path::new("/")).unwrap();
         assert!(is_known && again.authenticate(&headers(&first)).is_ok());
+    }
+
+    #[test]
+    fn keys_are_listed_in_the_order_they_were_made_though_the_clock_goes_back() {
+        let (machine, keyring) = keyring();
+        let make = |name: &str| {
+            machine.set_now_ms(machine.host().clock.now_ms() - 1_000);
+            let name = name.into();
+            let info = NewKey {
+                name,
+                ..new(&[Scope::Read], &[])
+            };
+            keyring.create(info).unwrap().0
+        };
+        let [_, gone, _] = ["a", "b", "c"].map(make);
+        keyring.revoke(&gone.id).unwrap();
+        make("d");
+        let names = |keyring: &Keyring| keyring.list().into_iter().map(|key| key.name).collect();
+        let listed: Vec<_> = names(&keyring);
+        assert_eq!(listed, ["a", "c", "d"]);
+        let (again, _) = Keyring::open(&machine.host(), Path::new("/")).unwrap();
+        assert_eq!(listed, names(&again));
     }
 
     #[test]
