@@ -1,6 +1,7 @@
 //! What a store was sent and what it answered, held against what it gives back after an end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::AddAssign;
 use std::path::Path;
 
 use trialog::fs::real;
@@ -22,7 +23,7 @@ struct Known {
     acknowledged: BTreeMap<LogId, Body>,
     /// Requests without an answer: each is there whole or not at all.
     unsure: Vec<Vec<Body>>,
-    /// Bodies that were not there after an end: they never come back.
+    /// Bodies that were refused, or not there after an end: they never come back.
     absent: HashSet<Body>,
 }
 
@@ -35,6 +36,21 @@ pub struct Seen {
     pub unsure_there: usize,
     /// Requests without an answer that are not.
     pub unsure_absent: usize,
+}
+
+impl AddAssign for Seen {
+    fn add_assign(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.unsure_there += other.unsure_there;
+        self.unsure_absent += other.unsure_absent;
+    }
+}
+
+impl Seen {
+    /// What it saw of requests alone: entries are seen again by each look at a store.
+    pub fn without_entries(self) -> Self {
+        Self { entries: 0, ..self }
+    }
 }
 
 impl Ledger {
@@ -53,6 +69,12 @@ impl Ledger {
     pub fn leave_open(&mut self, slug: &Slug, bodies: Vec<Body>) {
         let known = self.experiments.entry(slug.clone()).or_default();
         known.unsure.push(bodies);
+    }
+
+    /// Takes note of a request that was refused before anything was stored.
+    pub fn refuse(&mut self, slug: &Slug, bodies: Vec<Body>) {
+        let known = self.experiments.entry(slug.clone()).or_default();
+        known.absent.extend(bodies);
     }
 
     /// How many entries were acknowledged.
@@ -120,9 +142,9 @@ impl Known {
             self.acknowledged.extend(ids.into_iter().zip(bodies));
         }
         if let Some((body, id)) = surplus.into_iter().next() {
-            let came_back = self.absent.contains(&body);
+            let was_absent = self.absent.contains(&body);
             panic!(
-                "{slug} {id}: nobody sent this, or it was acknowledged before under another id; came back: {came_back}"
+                "{slug} {id}: nobody sent this, or it was acknowledged before under another id, or refused or absent before: {was_absent}"
             );
         }
     }

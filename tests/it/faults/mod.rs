@@ -1,0 +1,24 @@
+//! Real faults on the real binary: the power goes, syncs fail, disks fill, calls are made to fail,
+//! descriptors run out.
+//!
+//! Where the machine can't make a fault, the test says `NOT RUN` and why.
+
+mod ext4;
+mod power;
+
+use std::io::Write;
+
+/// Says that a test could not run here. Not by `eprintln!`, which the test runner keeps to itself.
+pub fn not_run(why: &str) {
+    let line = format!("NOT RUN: {why}\n");
+    std::io::stderr()
+        .write_all(line.as_bytes())
+        .expect("stderr");
+}
+
+/// Says what a long run has come to.
+pub fn report(words: &str) {
+    std::io::stderr()
+        .write_all(format!("{words}\n").as_bytes())
+        .expect("stderr");
+}
