@@ -8,8 +8,8 @@ use std::path::Path;
 use crate::faults::report;
 use crate::ledger::{Ledger, Seen};
 use crate::load::{
-    ENDS_PER_STORE, SIZES, assert_all_was_at_work, assert_some_are_read, assert_whole, load_until,
-    make_store, setting,
+    ENDS_PER_STORE, SIZES, assert_all_was_at_work, assert_some_are_read, assert_whole, make_store,
+    setting, under_load,
 };
 use crate::server::Server;
 use crate::starting::{Moment, Starting};
@@ -38,7 +38,10 @@ fn one_store(store: &Path, kills: u64, random: &mut fastrand::Rng) -> Seen {
         } else {
             let server = Server::start(store, &SIZES);
             let after = random.u64(1..2000);
-            load_until(server, &mut ledger, after, random, Server::kill);
+            under_load(server, &mut ledger, random, |server, tally| {
+                tally.wait_until(|counts| counts.acknowledged >= after);
+                server.kill();
+            });
         }
         let seen = assert_whole(store, &mut ledger, &format!("kill {kill}"));
         total += seen.without_entries();

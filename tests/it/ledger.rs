@@ -1,6 +1,7 @@
 //! What a store was sent and what it answered, held against what it gives back after an end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::ops::AddAssign;
 use std::path::Path;
 
@@ -8,6 +9,8 @@ use trialog::fs::real;
 use trialog::model::{LogId, Slug};
 use trialog::offline::Source;
 use trialog::offline::replay::{Selection, replay};
+
+use crate::server::Answer;
 
 /// A body as it was sent.
 pub type Body = Vec<u8>;
@@ -25,6 +28,21 @@ struct Known {
     unsure: Vec<Vec<Body>>,
     /// Bodies that were refused, or not there after an end: they never come back.
     absent: HashSet<Body>,
+}
+
+/// What became of a request to append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 200.
+    Acknowledged,
+    /// 500: it may be there or not.
+    AppendFailed,
+    /// 503, and nothing was stored.
+    StorageFailed,
+    /// 507, and nothing was stored.
+    StorageFull,
+    /// The connection ended: it may be there or not.
+    NoAnswer,
 }
 
 /// What one check saw.
@@ -54,6 +72,34 @@ impl Seen {
 }
 
 impl Ledger {
+    /// Takes note of what was answered to a request. An answer that no [`Outcome`] is for is a
+    /// failure.
+    pub fn note(&mut self, slug: &Slug, bodies: Vec<Body>, answer: io::Result<Answer>) -> Outcome {
+        let Ok(answer) = answer else {
+            self.leave_open(slug, bodies);
+            return Outcome::NoAnswer;
+        };
+        if answer.status == 200 {
+            self.acknowledge(slug, ids_of(&answer), bodies);
+            return Outcome::Acknowledged;
+        }
+        match (answer.status, &*answer.code()) {
+            (500, "append_failed") => {
+                self.leave_open(slug, bodies);
+                Outcome::AppendFailed
+            }
+            (503, "storage_failed") => {
+                self.refuse(slug, bodies);
+                Outcome::StorageFailed
+            }
+            (507, "storage_full") => {
+                self.refuse(slug, bodies);
+                Outcome::StorageFull
+            }
+            other => panic!("{other:?} is no answer to an append"),
+        }
+    }
+
     /// Takes note of an answered request.
     pub fn acknowledge(&mut self, slug: &Slug, ids: Vec<LogId>, bodies: Vec<Body>) {
         assert_eq!(ids.len(), bodies.len(), "an id for each entry");
@@ -148,6 +194,19 @@ impl Known {
             );
         }
     }
+}
+
+/// The ids that an answer acknowledges.
+fn ids_of(answer: &Answer) -> Vec<LogId> {
+    let body = String::from_utf8_lossy(&answer.body);
+    assert_eq!(answer.status, 200, "{body}");
+    let json = answer.json();
+    let id = |value: &serde_json::Value| value.as_str().and_then(|id| id.parse().ok());
+    let ids = match json["logIds"].as_array() {
+        Some(ids) => ids.iter().map(id).collect(),
+        None => Some(vec![id(&json["logId"]).expect("a logId")]),
+    };
+    ids.expect("log ids")
 }
 
 /// All entries of a store, in the order of its logs.

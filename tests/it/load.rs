@@ -2,16 +2,16 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use trialog::experiment::folder::read_store_id;
 use trialog::fs::real;
 use trialog::journal::scan::{Purpose, read_laps};
 use trialog::log::reader::{Segment, list_segments};
-use trialog::model::{LogId, Slug};
+use trialog::model::Slug;
 
-use crate::ledger::{Body, Ledger, Seen};
+use crate::ledger::{Body, Ledger, Outcome, Seen};
 use crate::rig::slug;
 use crate::server::{Answer, Client, PATIENCE, Server, arg, run};
 
@@ -26,8 +26,10 @@ pub const ENDS_PER_STORE: u64 = 25;
 const WRITERS: u64 = 8;
 /// Groups of this size go around the journal.
 const AROUND_BYTES: usize = 256 << 10;
-/// How often a writer asks again when it was refused.
-const REFUSALS_MAX: u32 = 10;
+/// How often a writer asks again when the storage has failed.
+const FAILURES_MAX: u32 = 10;
+/// How long a writer waits when the disk is full, as a client would.
+const WHEN_FULL: Duration = Duration::from_millis(1);
 
 /// A number that the environment gives, for longer runs and other moments.
 pub fn setting(name: &str, default: u64) -> u64 {
@@ -44,42 +46,75 @@ pub fn make_store(store: &Path) {
     server.kill();
 }
 
-/// Writers send to `server`. After this many acknowledgements `end` gets it, and must end it.
-pub fn load_until<T>(
+/// Writers send to `server` while `work` has it, which must end it.
+pub fn under_load<T>(
     server: Server,
     ledger: &mut Ledger,
-    after: u64,
     random: &mut fastrand::Rng,
-    end: impl FnOnce(Server) -> T,
+    work: impl FnOnce(Server, &Tally) -> T,
 ) -> T {
-    let count = AtomicU64::new(0);
-    let has_failed = AtomicBool::new(false);
+    let tally = Tally::default();
     let shared = Mutex::new(std::mem::take(ledger));
-    let (enough, is_enough) = mpsc::channel();
-    let ended = std::thread::scope(|scope| {
+    let done = std::thread::scope(|scope| {
         for _ in 0..WRITERS {
             let mut writer = Writer {
                 client: server.connect(),
                 key: server.key.clone(),
                 random: random.fork(),
                 ledger: &shared,
-                has_failed: &has_failed,
-                refusals: 0,
+                tally: &tally,
+                failures: 0,
             };
-            let (count, enough) = (&count, enough.clone());
-            scope.spawn(move || {
-                while writer.send_one() {
-                    if count.fetch_add(1, Ordering::Relaxed) + 1 == after {
-                        enough.send(()).expect("it is waited for");
-                    }
-                }
-            });
+            scope.spawn(move || while writer.send_one() {});
         }
-        is_enough.recv_timeout(PATIENCE).expect("acknowledgements");
-        end(server)
+        work(server, &tally)
     });
     *ledger = shared.into_inner().expect("no writer panicked");
-    ended
+    done
+}
+
+/// How often writers were answered in which way.
+#[derive(Default)]
+pub struct Tally {
+    counts: Mutex<Counts>,
+    changed: Condvar,
+}
+
+/// Requests by their answers.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counts {
+    pub acknowledged: u64,
+    pub failed: u64,
+    pub full: u64,
+}
+
+impl Tally {
+    /// What it is now.
+    pub fn now(&self) -> Counts {
+        *self.counts.lock().unwrap()
+    }
+
+    /// Waits until `is_enough`.
+    pub fn wait_until(&self, is_enough: impl Fn(Counts) -> bool) {
+        let counts = self.counts.lock().unwrap();
+        let waited = self
+            .changed
+            .wait_timeout_while(counts, PATIENCE, |counts| !is_enough(*counts));
+        let (counts, timeout) = waited.unwrap();
+        assert!(!timeout.timed_out(), "only {counts:?}");
+    }
+
+    fn add(&self, outcome: Outcome) {
+        let mut counts = self.counts.lock().unwrap();
+        match outcome {
+            Outcome::Acknowledged => counts.acknowledged += 1,
+            Outcome::AppendFailed | Outcome::StorageFailed => counts.failed += 1,
+            Outcome::StorageFull => counts.full += 1,
+            Outcome::NoAnswer => {}
+        }
+        drop(counts);
+        self.changed.notify_all();
+    }
 }
 
 struct Writer<'a> {
@@ -87,9 +122,8 @@ struct Writer<'a> {
     key: String,
     random: fastrand::Rng,
     ledger: &'a Mutex<Ledger>,
-    /// Whether the server said that its storage failed: then nothing is acknowledged any more.
-    has_failed: &'a AtomicBool,
-    refusals: u32,
+    tally: &'a Tally,
+    failures: u32,
 }
 
 impl Writer<'_> {
@@ -97,30 +131,24 @@ impl Writer<'_> {
     fn send_one(&mut self) -> bool {
         let experiment = slug(EXPERIMENTS[self.random.usize(..EXPERIMENTS.len())]);
         let bodies = self.bodies();
-        let had_failed = self.has_failed.load(Ordering::Acquire);
-        let answer = self.post(&experiment, &bodies);
+        let failed_before = self.tally.now().failed;
+        let answer = post(&mut self.client, &self.key, &experiment, &bodies);
         let mut ledger = self.ledger.lock().expect("no writer panicked");
-        let Ok(answer) = answer else {
-            ledger.leave_open(&experiment, bodies);
-            return false;
-        };
-        if answer.status == 200 {
-            assert!(!had_failed, "acknowledged after a failed write or sync");
-            ledger.acknowledge(&experiment, ids_of(&answer), bodies);
-            return true;
+        let outcome = ledger.note(&experiment, bodies, answer);
+        drop(ledger);
+        self.tally.add(outcome);
+        match outcome {
+            Outcome::Acknowledged => {
+                assert_eq!(
+                    failed_before, 0,
+                    "acknowledged after a failed write or sync"
+                );
+            }
+            Outcome::StorageFull => std::thread::sleep(WHEN_FULL),
+            Outcome::AppendFailed | Outcome::StorageFailed => self.failures += 1,
+            Outcome::NoAnswer => return false,
         }
-        match (answer.status, &*answer.code()) {
-            (500, "append_failed") => ledger.leave_open(&experiment, bodies),
-            (503, "storage_failed") => ledger.refuse(&experiment, bodies),
-            other => panic!("{other:?} is no answer to a fault of the disk"),
-        }
-        self.has_failed.store(true, Ordering::Release);
-        self.refusals += 1;
-        self.refusals < REFUSALS_MAX
-    }
-
-    fn post(&mut self, experiment: &Slug, bodies: &[Body]) -> io::Result<Answer> {
-        post(&mut self.client, &self.key, experiment, bodies)
+        self.failures < FAILURES_MAX
     }
 
     /// One entry mostly, sometimes a batch, at times one that goes around the journal.
@@ -165,24 +193,10 @@ pub fn post(
     client.send("POST", &path, &[key, content], &lines)
 }
 
-/// The ids that an answer acknowledges.
-pub fn ids_of(answer: &Answer) -> Vec<LogId> {
-    let body = String::from_utf8_lossy(&answer.body);
-    assert_eq!(answer.status, 200, "{body}");
-    let json = answer.json();
-    let id = |value: &serde_json::Value| value.as_str().and_then(|id| id.parse().ok());
-    let ids = match json["logIds"].as_array() {
-        Some(ids) => ids.iter().map(id).collect(),
-        None => Some(vec![id(&json["logId"]).expect("a logId")]),
-    };
-    ids.expect("log ids")
-}
-
 /// `verify` finds nothing, and the store in `dir` holds what the ledger says.
 pub fn assert_whole(dir: &Path, ledger: &mut Ledger, case: &str) -> Seen {
     let verified = run(&["verify", arg(dir)]);
-    let said = String::from_utf8_lossy(&verified.stdout);
-    assert_eq!(verified.status.code(), Some(0), "{case}: {said}");
+    assert_eq!(verified.status.code(), Some(0), "{case}: {verified:?}");
     ledger.check(dir)
 }
 

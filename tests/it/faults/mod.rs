@@ -3,7 +3,9 @@
 //!
 //! Where the machine can't make a fault, the test says `NOT RUN` and why.
 
-mod ext4;
+mod disk;
+mod failing_sync;
+mod full;
 mod power;
 
 use std::io::Write;

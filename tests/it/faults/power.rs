@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use super::ext4::Ext4;
+use super::disk::Ext4;
 use super::report;
 use crate::ledger::{Ledger, Seen};
 use crate::load::{
-    ENDS_PER_STORE, SIZES, assert_all_was_at_work, assert_some_are_read, assert_whole, load_until,
-    make_store, setting,
+    ENDS_PER_STORE, SIZES, assert_all_was_at_work, assert_some_are_read, assert_whole, make_store,
+    setting, under_load,
 };
 use crate::server::Server;
 use crate::starting::{Moment, Starting};
@@ -47,7 +47,8 @@ fn one_disk(mut disk: Ext4, cuts: u64, random: &mut fastrand::Rng) -> Seen {
         } else {
             let server = Server::start(&store, &SIZES);
             let after = random.u64(1..2000);
-            load_until(server, &mut ledger, after, random, |server| {
+            under_load(server, &mut ledger, random, |server, tally| {
+                tally.wait_until(|counts| counts.acknowledged >= after);
                 cutter.cut();
                 server.wait_until_said("nothing more is acknowledged");
                 server.kill();
