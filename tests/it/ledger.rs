@@ -19,6 +19,8 @@ pub type Body = Vec<u8>;
 #[derive(Default)]
 pub struct Ledger {
     experiments: BTreeMap<Slug, Known>,
+    /// Entries that a client was told are there; of others it is found out by looking.
+    told: usize,
 }
 
 #[derive(Default)]
@@ -48,6 +50,8 @@ pub enum Outcome {
 /// What one check saw.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Seen {
+    /// Entries that were acknowledged to a client.
+    pub acknowledged: usize,
     /// Entries that are there.
     pub entries: usize,
     /// Requests without an answer that are there.
@@ -58,6 +62,7 @@ pub struct Seen {
 
 impl AddAssign for Seen {
     fn add_assign(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
         self.entries += other.entries;
         self.unsure_there += other.unsure_there;
         self.unsure_absent += other.unsure_absent;
@@ -65,9 +70,13 @@ impl AddAssign for Seen {
 }
 
 impl Seen {
-    /// What it saw of requests alone: entries are seen again by each look at a store.
+    /// What it saw of open requests alone: entries are seen again by each look at a store.
     pub fn without_entries(self) -> Self {
-        Self { entries: 0, ..self }
+        Self {
+            acknowledged: 0,
+            entries: 0,
+            ..self
+        }
     }
 }
 
@@ -104,6 +113,7 @@ impl Ledger {
     pub fn acknowledge(&mut self, slug: &Slug, ids: Vec<LogId>, bodies: Vec<Body>) {
         assert_eq!(ids.len(), bodies.len(), "an id for each entry");
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "ids rise");
+        self.told += ids.len();
         let known = self.experiments.entry(slug.clone()).or_default();
         for (id, body) in ids.into_iter().zip(bodies) {
             let before = known.acknowledged.insert(id, body);
@@ -137,11 +147,30 @@ impl Ledger {
         })
     }
 
+    /// Takes note that what the store in `dir` has lost at the end of each log is gone, as may be
+    /// with relaxed durability; says how many acknowledged entries that are.
+    pub fn give_up_lost_ends(&mut self, dir: &Path) -> usize {
+        let found = read_all(dir);
+        let mut lost = 0;
+        for (slug, known) in &mut self.experiments {
+            let last = found.get(slug).and_then(|entries| entries.last());
+            let last = last.map(|(id, _)| *id);
+            let gone = known.acknowledged.extract_if(.., |id, _| Some(*id) > last);
+            let gone: Vec<Body> = gone.map(|(_, body)| body).collect();
+            lost += gone.len();
+            known.absent.extend(gone);
+        }
+        lost
+    }
+
     /// Holds the store in `dir`, which nobody serves, against all this, and settles what was
     /// unsure.
     pub fn check(&mut self, dir: &Path) -> Seen {
         let mut found = read_all(dir);
-        let mut seen = Seen::default();
+        let mut seen = Seen {
+            acknowledged: self.told,
+            ..Seen::default()
+        };
         for (slug, known) in &mut self.experiments {
             let entries = found.remove(slug).unwrap_or_default();
             let rises = entries.windows(2).all(|pair| pair[0].0 < pair[1].0);

@@ -65,7 +65,7 @@ fn fails(kind: &str, of: Of) -> Option<(Vec<Outcome>, String)> {
     let ready = server.ask("GET", "/ready", "");
     assert_eq!(ready.status, 503);
     assert_eq!(ready.json()["reason"], "storage_failed");
-    let said = server.said();
+    let said = server.wait_until_said("nothing more is acknowledged");
     server.kill();
     disk.unmount();
     ballast.remove();

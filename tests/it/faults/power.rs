@@ -68,3 +68,33 @@ fn one_disk(mut disk: Ext4, cuts: u64, random: &mut fastrand::Rng) -> Seen {
     }
     total
 }
+
+/// That the cuts above are real: with relaxed durability they do cost entries, those at the end of
+/// each log and no others. That is no damage either, and what is lost never comes back.
+#[test]
+fn with_relaxed_durability_a_power_cut_costs_the_last_entries_and_no_others() {
+    let Some(mut disk) = Ext4::mounted(DISK_BYTES) else {
+        return;
+    };
+    let args = [&SIZES[..], &["--durability", "relaxed"]].concat();
+    let store = disk.path().join("store");
+    make_store(&store);
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut ledger = Ledger::default();
+    let mut lost = 0;
+    for cut in 0..4 {
+        let cutter = disk.cutter();
+        let server = Server::start(&store, &args);
+        under_load(server, &mut ledger, &mut random, |server, tally| {
+            tally.wait_until(|counts| counts.acknowledged >= 500);
+            cutter.cut();
+            server.wait_until_said("nothing more is acknowledged");
+            server.kill();
+        });
+        disk.unmount();
+        disk.mount();
+        lost += ledger.give_up_lost_ends(&store);
+        assert_whole(&store, &mut ledger, &format!("power cut {cut}"));
+    }
+    assert!(lost > 0, "the power was not cut");
+}
