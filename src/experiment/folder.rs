@@ -18,6 +18,7 @@ use crate::journal::redo::{self, Applied, Life, Plan};
 use crate::journal::scan::{JournalError, Purpose, read_laps};
 use crate::log::open::cut;
 use crate::log::reader::{SegmentError, list_segments};
+use crate::log::segment_file::Trouble;
 use crate::model::{Definition, Slug};
 
 /// The version of a store's folder that this code writes.
@@ -274,15 +275,30 @@ impl Folder {
     }
 }
 
-/// Makes the folder of a new experiment: under another name until it is whole.
+/// Makes the folder of a new experiment: under another name until it is whole. When the sync of
+/// its name fails, nobody can tell whether a power cut takes it away again with all that is in it.
 pub fn create_experiment(
     host: &Host,
     store_dir: &Path,
     slug: &Slug,
     definition: Definition,
-) -> io::Result<()> {
-    let incarnation = host.entropy.next_u64()?;
+) -> Result<(), Trouble> {
     let all = experiments_dir(store_dir);
+    let unfinished = write_unfinished(host, &all, slug, definition).map_err(Trouble::Write)?;
+    let named = host
+        .disk
+        .rename(&unfinished, &experiment_dir(store_dir, slug));
+    named.map_err(Trouble::Write)?;
+    host.disk.sync_dir(&all).map_err(Trouble::Sync)
+}
+
+fn write_unfinished(
+    host: &Host,
+    all: &Path,
+    slug: &Slug,
+    definition: Definition,
+) -> io::Result<PathBuf> {
+    let incarnation = host.entropy.next_u64()?;
     let unfinished = all.join(format!("{UNFINISHED_PREFIX}new-{slug}-{incarnation:016x}"));
     host.disk.create_dir(&unfinished)?;
     let file = DefinitionFile {
@@ -293,9 +309,7 @@ pub fn create_experiment(
         definition,
     };
     file.write(&*host.disk, &unfinished)?;
-    host.disk
-        .rename(&unfinished, &experiment_dir(store_dir, slug))?;
-    host.disk.sync_dir(&all)
+    Ok(unfinished)
 }
 
 /// Removes an experiment's folder: it is gone, durably, before its first file is.

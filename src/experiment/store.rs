@@ -17,9 +17,11 @@ use super::folder::{self, Folder, OpenError};
 use super::registry::{Handle, Registry};
 use super::sealer::Sealer;
 use crate::fs::Host;
+use crate::journal::checkpoint::is_full;
 use crate::journal::local::{LocalJournal, LocalOptions, Parts};
 use crate::journal::{Journal, JournalHealth};
 use crate::log::reader::SegmentError;
+use crate::log::segment_file::Trouble;
 use crate::log::writer::LogOptions;
 use crate::model::{Definition, Description, Durability, Entry, LogId, NewEntry, Slug};
 
@@ -150,6 +152,9 @@ pub enum StoreError {
     /// The disk is full.
     #[error("the disk is full")]
     StorageFull,
+    /// An earlier write or sync failed; the store refuses writes until it is reopened.
+    #[error("the store refuses writes since an earlier write or sync failed")]
+    StorageFailed,
     /// The disk failed.
     #[error("storage failed: {0}")]
     Io(io::Error),
@@ -357,23 +362,24 @@ impl Store {
         match self.shared.journal.health() {
             JournalHealth::Ready => {}
             JournalHealth::Full => return Err(StoreError::StorageFull),
-            JournalHealth::Failed => {
-                return Err(StoreError::Io(io::Error::other("an earlier write failed")));
-            }
+            JournalHealth::Failed => return Err(StoreError::StorageFailed),
         }
         let (host, dir, new) = (
             self.shared.host.clone(),
             self.dir().to_path_buf(),
             slug.clone(),
         );
-        blocking(move || folder::create_experiment(&host, &dir, &new, definition))
-            .await
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    StoreError::StorageFull
-                }
-                _ => StoreError::Io(error),
-            })?;
+        let made = blocking(move || Ok(folder::create_experiment(&host, &dir, &new, definition)));
+        match made.await.map_err(StoreError::Io)? {
+            Ok(()) => {}
+            Err(Trouble::Write(error)) if is_full(&error) => return Err(StoreError::StorageFull),
+            Err(Trouble::Write(error)) => return Err(StoreError::Io(error)),
+            Err(Trouble::Sync(error)) => {
+                let journal = &self.shared.journal;
+                journal.poison("syncing the folder of the experiments", &error);
+                return Err(StoreError::Io(error));
+            }
+        }
         self.registry.insert(slug.clone());
         info!(experiment = %slug, "experiment created");
         let description = self.describe(slug).await?;

@@ -51,6 +51,7 @@ impl From<StoreError> for ApiError {
             }
             StoreError::Read(error) => error.into(),
             StoreError::StorageFull => storage_full(),
+            StoreError::StorageFailed => Self::new(Code::StorageFailed, error.to_string()),
             StoreError::Io(error) => Self::internal(format!("storage failed: {error}")),
         }
     }

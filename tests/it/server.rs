@@ -157,6 +157,14 @@ impl Server {
         self.child.wait().expect("it was our child")
     }
 
+    /// Waits until a signal has stopped it.
+    pub fn wait_until_stopped(&self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("not zero");
+        let which = rustix::process::WaitId::Pid(pid);
+        let stopped = rustix::process::waitid(which, rustix::process::WaitIdOptions::STOPPED);
+        assert!(stopped.expect("it is our child").is_some());
+    }
+
     /// SIGTERM, and waits for its end; gives back all that it said.
     pub fn end(mut self) -> (ExitStatus, String) {
         self.terminate();

@@ -4,9 +4,12 @@
 //! Where the machine can't make a fault, the test says `NOT RUN` and why.
 
 mod disk;
+mod exact;
 mod failing_sync;
 mod full;
 mod power;
+mod strace;
+mod survived;
 
 use std::io::Write;
 
