@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,8 +20,9 @@ use crate::fs::{Host, real, replace_file};
 use crate::http::{AppState, Limits, serve};
 use crate::model::{Definition, Durability, Slug, Variant};
 
-/// Descriptors kept for files; connections may have the rest.
-const FILE_DESCRIPTORS: u64 = 1024;
+/// Descriptors kept for files; connections may have the rest, and always some.
+const FILE_DESCRIPTORS: u64 = 1008;
+const CONNECTIONS_MIN: u64 = 16;
 const DEMO: &str = "demo";
 
 /// Run the appliance.
@@ -121,7 +122,10 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 async fn run_server(args: Args) -> Result<Outcome> {
     let host = real::host();
-    // First, so that a server that can't listen leaves no store behind.
+    // A file that may not grow is then an error of the write, and not the end.
+    let _ignored = signal(SignalKind::from_raw(real::FILE_SIZE_SIGNAL))?;
+    let limits = limits(&args)?;
+    // Early, so that a server that can't listen leaves no store behind.
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("can't listen on {}", args.listen))?;
@@ -137,7 +141,7 @@ async fn run_server(args: Args) -> Result<Outcome> {
     if !has_keys {
         make_first(&host, &store, &keyring, &args.data, own_key).await?;
     }
-    let state = Arc::new(AppState::new(store, keyring, limits(&args)));
+    let state = Arc::new(AppState::new(store, keyring, limits));
     greet(&state, &args.data, address);
 
     let shutdown = async {
@@ -170,21 +174,27 @@ fn store_options(args: &Args) -> StoreOptions {
     }
 }
 
-fn limits(args: &Args) -> Limits {
+/// The front end's bounds. Fails when there are so few descriptors that writing out entries could
+/// fail for want of one.
+fn limits(args: &Args) -> Result<Limits> {
     let wanted = args.max_connections as usize;
     let descriptors = real::raise_descriptor_limit();
-    let possible = usize::try_from(descriptors.saturating_sub(FILE_DESCRIPTORS));
-    let possible = possible.unwrap_or(usize::MAX).max(16);
+    let needed = FILE_DESCRIPTORS + CONNECTIONS_MIN;
+    ensure!(
+        descriptors >= needed,
+        "{descriptors} descriptors are too few: raise `ulimit -n` to {needed} or more"
+    );
+    let possible = usize::try_from(descriptors - FILE_DESCRIPTORS).unwrap_or(usize::MAX);
     if possible < wanted {
         warn!(
             "{descriptors} descriptors allow {possible} connections, not {wanted}: raise `ulimit -n`"
         );
     }
-    Limits {
+    Ok(Limits {
         body_bytes_max: args.max_body as usize,
         batch_bytes_max: args.max_batch as usize,
         connections_max: wanted.min(possible),
-    }
+    })
 }
 
 /// The operator's own text for the first admin key. Checked early, so that a bad one leaves no

@@ -18,6 +18,9 @@ pub fn host() -> Host {
     }
 }
 
+/// The signal that comes with writing beyond the length that a file may have here.
+pub const FILE_SIZE_SIGNAL: i32 = rustix::process::Signal::XFSZ.as_raw();
+
 /// Raises this process's limit of open descriptors as far as it may, and says what it is.
 pub fn raise_descriptor_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

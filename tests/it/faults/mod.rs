@@ -7,6 +7,7 @@ mod disk;
 mod exact;
 mod failing_sync;
 mod full;
+mod limits;
 mod power;
 mod strace;
 mod survived;
