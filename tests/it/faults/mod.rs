@@ -3,12 +3,16 @@
 //!
 //! Where the machine can't make a fault, the test says `NOT RUN` and why.
 
+mod cell;
 mod disk;
 mod exact;
 mod failing_sync;
 mod full;
+mod injected;
 mod limits;
 mod power;
+mod preloaded;
+mod starts;
 mod strace;
 mod survived;
 

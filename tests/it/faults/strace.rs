@@ -26,6 +26,9 @@ pub struct Call {
     pub path: String,
     /// Whether its result was made up.
     pub is_injected: bool,
+    /// The lines of the log in which it began and ended.
+    pub began: usize,
+    pub ended: usize,
 }
 
 impl Strace {
@@ -120,14 +123,15 @@ fn thread_id(pid: u32, name: &str) -> Option<String> {
 fn parse(log: &str) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     let mut unfinished = HashMap::new();
-    for line in log.lines() {
+    for (at, line) in log.lines().enumerate() {
         let (thread, said) = line.trim_start().split_once(' ').expect("who, and what");
         let said = said.trim_start();
         let is_injected = said.contains("(INJECTED)") || said.contains("(DELAYED)");
         if said.starts_with("<... ") {
-            if let Some(at) = unfinished.remove(thread) {
-                let call: &mut Call = &mut calls[at];
+            if let Some(place) = unfinished.remove(thread) {
+                let call: &mut Call = &mut calls[place];
                 call.is_injected = is_injected;
+                call.ended = at;
             }
         } else if let Some((name, args)) = said.split_once('(') {
             let path = args
@@ -140,6 +144,8 @@ fn parse(log: &str) -> Vec<Call> {
                 name: name.to_owned(),
                 path: path.map_or_else(String::new, |(path, _)| path.to_owned()),
                 is_injected,
+                began: at,
+                ended: at,
             });
         }
     }
