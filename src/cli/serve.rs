@@ -86,6 +86,11 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     max_connections: u32,
+    /// Threads for requests. By default one less than there are processors (at least one): one is
+    /// left to the journal.
+    #[arg(long, env = "TRIALOG_THREADS", value_name = "COUNT",
+        value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// What the server says on stderr: off, error, warn, info, debug or trace.
     #[arg(
         long,
@@ -114,10 +119,17 @@ pub fn run(args: Args) -> Result<Outcome> {
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(threads(&args))
         .max_blocking_threads(16)
         .build()
         .context("starting threads failed")?;
     runtime.block_on(run_server(args))
+}
+
+fn threads(args: &Args) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = args.threads.map(usize::from);
+    wanted.unwrap_or(processors.saturating_sub(1).max(1))
 }
 
 async fn run_server(args: Args) -> Result<Outcome> {

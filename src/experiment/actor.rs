@@ -25,11 +25,6 @@ use crate::model::{Definition, Description, NewEntry, VARIANTS_MAX, VariantCount
 const MESSAGES_MAX: usize = 512;
 /// Groups of one experiment that may wait for the journal; then its mailbox fills.
 const GROUPS_IN_FLIGHT_MAX: usize = 1024;
-/// With this many requests waiting for the journal, no more than a few groups do: what comes
-/// gathers in the mailbox and makes one larger group. (Measured: 8 % at 256 clients; with fewer
-/// requests, waiting would only delay them.)
-const REQUESTS_TO_GATHER: usize = 48;
-const GROUPS_WHILE_GATHERING: usize = 4;
 /// Bytes of entries that are staged into one group.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Variant keys that an error names.
@@ -51,6 +46,8 @@ pub enum Message {
 pub struct Shared {
     /// The machine.
     pub host: Host,
+    /// Where actors run: the thread that drives the journal.
+    pub actors: tokio::runtime::Handle,
     /// Makes groups durable.
     pub journal: Arc<dyn Journal>,
     /// Seals closed segments.
@@ -125,11 +122,7 @@ impl Actor {
         let mut was_used = true;
         let mut messages = Vec::with_capacity(64);
         loop {
-            let groups_max = match self.in_flight.requests() {
-                0..REQUESTS_TO_GATHER => GROUPS_IN_FLIGHT_MAX,
-                _ => GROUPS_WHILE_GATHERING,
-            };
-            self.in_flight.wait_below(groups_max).await;
+            self.in_flight.wait_below(GROUPS_IN_FLIGHT_MAX).await;
             tokio::select! {
                 biased;
                 taken = mailbox.recv_many(&mut messages, MESSAGES_MAX) => {
@@ -320,7 +313,7 @@ impl Actor {
         if staged.bytes.len() - staged.head_len >= self.shared.large_group_bytes {
             return self.commit_around(staged, batch).await;
         }
-        let ticket = self.in_flight.enter(batch.len());
+        let ticket = self.in_flight.enter();
         let shared = self.shared.clone();
         let closed = staged.closed.take();
         let incarnation = self.options.incarnation.clone();

@@ -45,11 +45,6 @@ impl Batch {
         append.entries
     }
 
-    /// How many requests wait.
-    pub fn len(&self) -> usize {
-        self.appends.len()
-    }
-
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.appends.is_empty()

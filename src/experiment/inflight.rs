@@ -1,5 +1,4 @@
-//! What an actor has handed to the journal and what is not answered yet: groups, and the requests
-//! in them.
+//! How many groups an actor has handed to the journal that are not answered yet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,30 +9,17 @@ use tokio::sync::Notify;
 #[derive(Default)]
 pub struct InFlight {
     count: AtomicUsize,
-    requests: AtomicUsize,
     left: Notify,
 }
 
 /// One group in flight; dropped when it is answered.
-pub struct Ticket {
-    in_flight: Arc<InFlight>,
-    requests: usize,
-}
+pub struct Ticket(Arc<InFlight>);
 
 impl InFlight {
-    /// Counts one more group, with this many requests.
-    pub fn enter(self: &Arc<Self>, requests: usize) -> Ticket {
+    /// Counts one more group.
+    pub fn enter(self: &Arc<Self>) -> Ticket {
         self.count.fetch_add(1, Ordering::AcqRel);
-        self.requests.fetch_add(requests, Ordering::AcqRel);
-        Ticket {
-            in_flight: self.clone(),
-            requests,
-        }
-    }
-
-    /// How many requests there are in all groups.
-    pub fn requests(&self) -> usize {
-        self.requests.load(Ordering::Acquire)
+        Ticket(self.clone())
     }
 
     /// How many there are.
@@ -55,10 +41,7 @@ impl InFlight {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let in_flight = &self.in_flight;
-        in_flight
-            .requests
-            .fetch_sub(self.requests, Ordering::AcqRel);
+        let Self(in_flight) = self;
         in_flight.count.fetch_sub(1, Ordering::AcqRel);
         // Keeps one permit when nobody waits yet: only the actor ever waits.
         in_flight.left.notify_one();

@@ -1,6 +1,7 @@
 //! Experiments as actors: the only place where async meets the log.
 
 mod actor;
+mod actor_thread;
 mod batch;
 pub mod budget;
 pub mod definition;

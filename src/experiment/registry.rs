@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
@@ -127,7 +128,12 @@ impl Registry {
         let (host, log_options) = (shared.host.clone(), options.clone());
         let opened = blocking(move || Ok(open(log_options, host)?)).await?;
         let actor = Actor::new(shared.clone(), file, options, opened);
-        Ok(slot.start(actor, self.mailbox_len))
+        let handle = slot.start(actor, self.mailbox_len, &shared.actors);
+        if handle.mailbox.is_closed() {
+            // Its thread has ended, so it has already gone.
+            return Err(ReadError::ShuttingDown);
+        }
+        Ok(handle)
     }
 
     fn slots(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Slug, Arc<Slot>>> {
@@ -170,11 +176,11 @@ impl Slot {
     }
 
     /// Starts the actor's task. Whoever calls has the turn.
-    fn start(self: &Arc<Self>, actor: Actor, mailbox_len: usize) -> Handle {
+    fn start(self: &Arc<Self>, actor: Actor, mailbox_len: usize, actors: &Runtime) -> Handle {
         let (sender, mailbox) = mpsc::channel(mailbox_len);
         let view = actor.view().clone();
         self.set_live(Some((sender.clone(), view.clone())));
-        tokio::spawn(run(self.clone(), actor, mailbox));
+        actors.spawn(run(self.clone(), actor, mailbox));
         Handle {
             mailbox: sender,
             view,

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
 use super::actor::{Message, Shared};
+use super::actor_thread::ActorThread;
 use super::batch::Append;
 use super::budget::{Budget, BytePermit, OverBudget};
 use super::definition;
@@ -18,7 +19,7 @@ use super::registry::{Handle, Registry};
 use super::sealer::Sealer;
 use crate::fs::Host;
 use crate::journal::checkpoint::is_full;
-use crate::journal::local::{LocalJournal, LocalOptions, Parts};
+use crate::journal::local::{LocalOptions, Parts};
 use crate::journal::{Journal, JournalHealth};
 use crate::log::reader::SegmentError;
 use crate::log::segment_file::Trouble;
@@ -188,6 +189,8 @@ impl Default for StoreOptions {
 
 /// An open store. Its folder is locked for this process until it is dropped.
 pub struct Store {
+    /// First, so that it has ended when the folder's lock is given back.
+    _actor_thread: ActorThread,
     options: StoreOptions,
     folder: Folder,
     shared: Arc<Shared>,
@@ -217,14 +220,15 @@ impl Store {
             error,
         };
         let parts = Parts::open(&host, &local, resume).map_err(journal_error)?;
-        let journal = LocalJournal::start(parts).map_err(journal_error)?;
-        Self::open_on(options, host, folder, Arc::new(journal))
+        let (actor_thread, journal) = ActorThread::start(parts).map_err(journal_error)?;
+        Self::open_on(options, host, folder, actor_thread, journal)
     }
 
     fn open_on(
         options: StoreOptions,
         host: Host,
         folder: Folder,
+        actor_thread: ActorThread,
         journal: Arc<dyn Journal>,
     ) -> Result<Self, OpenError> {
         let slugs = folder.experiments(&host)?;
@@ -242,6 +246,7 @@ impl Store {
             catalogue: tokio::sync::Mutex::new(()),
             shared: Arc::new(Shared {
                 host,
+                actors: actor_thread.actors(),
                 journal,
                 sealer,
                 large_group_bytes: options.large_group_bytes,
@@ -249,6 +254,7 @@ impl Store {
             }),
             folder,
             options,
+            _actor_thread: actor_thread,
         })
     }
 

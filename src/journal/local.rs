@@ -1,9 +1,9 @@
-//! The journal of a store on one machine: the committer and the background work, each with a
-//! thread.
+//! The journal of a store on one machine: the committer, which somebody drives, and the background
+//! work, which has a thread.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tracing::error;
@@ -132,33 +132,25 @@ fn open_lap(
 /// The journal of a store on one machine.
 pub struct LocalJournal {
     shared: Arc<Shared>,
-    queue: Arc<Queue>,
+    queue: Mutex<Queue>,
+    /// Called when the first group waits.
+    wake: Box<dyn Fn() + Send + Sync>,
+    committer: Mutex<Option<Committer>>,
+    checkpointer: Mutex<Option<JoinHandle<Checkpointer>>>,
     sector_bytes: usize,
-    threads: Mutex<Option<Threads>>,
 }
 
-struct Threads {
-    committer: JoinHandle<Committer>,
-    checkpointer: JoinHandle<Checkpointer>,
+/// Groups on their way to the committer. Their number is bounded by the actors.
+#[derive(Default)]
+struct Queue {
+    groups: Vec<Group>,
+    is_closed: bool,
 }
 
 impl LocalJournal {
-    /// Gives the parts of a journal their threads.
-    pub fn start(parts: Parts) -> io::Result<Self> {
-        let queue = Arc::new(Queue::default());
-        let mut committer = parts.committer;
-        let groups = queue.clone();
-        let committer = std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || {
-                while let Some(groups) = groups.take() {
-                    committer.commit(groups);
-                    // Whoever is about to hand over a group goes first, if the machine is busy:
-                    // fuller batches, and no timer. (Measured: 10 % at 64 and 256 clients.)
-                    std::thread::yield_now();
-                }
-                committer
-            })?;
+    /// Starts the background work. `wake` is called when a group waits: whoever it wakes calls
+    /// [`Self::commit_waiting`].
+    pub fn start(parts: Parts, wake: impl Fn() + Send + Sync + 'static) -> io::Result<Self> {
         let mut checkpointer = parts.checkpointer;
         let checkpointer = std::thread::Builder::new()
             .name("checkpoint".into())
@@ -168,23 +160,46 @@ impl LocalJournal {
                 }
                 checkpointer
             })?;
-        let threads = Threads {
-            committer,
-            checkpointer,
-        };
         Ok(Self {
             shared: parts.shared,
-            queue,
+            queue: Mutex::default(),
+            wake: Box::new(wake),
+            committer: Mutex::new(Some(parts.committer)),
+            checkpointer: Mutex::new(Some(checkpointer)),
             sector_bytes: parts.sector_bytes,
-            threads: Mutex::new(Some(threads)),
         })
+    }
+
+    /// Makes all waiting groups durable, in one batch if they aren't too many, and answers them.
+    /// Blocks for a write and a sync.
+    pub fn commit_waiting(&self) {
+        let mut committer = lock(&self.committer);
+        let groups = std::mem::take(&mut lock(&self.queue).groups);
+        match &mut *committer {
+            Some(committer) => committer.commit(groups),
+            None => refuse(groups),
+        }
+    }
+}
+
+fn refuse(groups: Vec<Group>) {
+    for group in groups {
+        (group.done)(Err(CommitError::Refused));
     }
 }
 
 impl Journal for LocalJournal {
     fn submit(&self, group: Group) {
-        if let Err(group) = self.queue.push(group) {
-            (group.done)(Err(CommitError::Refused));
+        let mut queue = lock(&self.queue);
+        if queue.is_closed {
+            drop(queue);
+            return refuse(vec![group]);
+        }
+        let is_first = queue.groups.is_empty();
+        queue.groups.push(group);
+        drop(queue);
+        if is_first {
+            (self.wake)();
         }
     }
 
@@ -209,13 +224,14 @@ impl Journal for LocalJournal {
     }
 
     fn shutdown(&self) {
-        let threads = lock(&self.threads).take();
-        let Some(threads) = threads else { return };
-        self.queue.close();
-        let committer = threads.committer.join();
+        lock(&self.queue).is_closed = true;
+        self.commit_waiting();
+        let Some(committer) = lock(&self.committer).take() else {
+            return;
+        };
         self.shared.close();
-        let checkpointer = threads.checkpointer.join();
-        let (Ok(committer), Ok(mut checkpointer)) = (committer, checkpointer) else {
+        let checkpointer = lock(&self.checkpointer).take().map(JoinHandle::join);
+        let Some(Ok(mut checkpointer)) = checkpointer else {
             error!("a journal thread panicked: the next start will recover from the journal");
             return;
         };
@@ -228,56 +244,6 @@ impl Journal for LocalJournal {
 impl Drop for LocalJournal {
     fn drop(&mut self) {
         self.shutdown();
-    }
-}
-
-/// Groups on their way to the committer. Its length is bounded by the actors' mailboxes.
-#[derive(Default)]
-struct Queue {
-    state: Mutex<QueueState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct QueueState {
-    groups: Vec<Group>,
-    is_waited_for: bool,
-    is_closed: bool,
-}
-
-impl Queue {
-    fn push(&self, group: Group) -> Result<(), Group> {
-        let mut state = lock(&self.state);
-        if state.is_closed {
-            return Err(group);
-        }
-        state.groups.push(group);
-        if std::mem::take(&mut state.is_waited_for) {
-            drop(state);
-            self.changed.notify_one();
-        }
-        Ok(())
-    }
-
-    /// All groups that wait; waits for some. `None` when there will be no more.
-    fn take(&self) -> Option<Vec<Group>> {
-        let mut state = lock(&self.state);
-        while state.groups.is_empty() {
-            if state.is_closed {
-                return None;
-            }
-            state.is_waited_for = true;
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        Some(std::mem::take(&mut state.groups))
-    }
-
-    fn close(&self) {
-        lock(&self.state).is_closed = true;
-        self.changed.notify_all();
     }
 }
 

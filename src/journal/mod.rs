@@ -27,7 +27,7 @@ pub struct Group {
     pub bytes: Vec<u8>,
     /// Whether a large group around the journal begins or ends here.
     pub mark: Mark,
-    /// Called once, by the journal's own thread: it must not block.
+    /// Called once, on the thread that commits: it must not block.
     pub done: Box<dyn FnOnce(Result<(), CommitError>) + Send>,
 }
 
