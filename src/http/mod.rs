@@ -5,6 +5,7 @@ pub mod error;
 mod framing;
 mod handlers;
 pub mod json;
+mod life;
 mod object;
 mod query;
 mod refusal;

@@ -10,19 +10,19 @@ use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
 use super::framing::Watched;
+use super::life::{Life, Lives};
 use super::router::Router;
 use super::service::respond;
 use crate::auth::Keyring;
 use crate::experiment::Store;
 
-/// How long a connection may be open without a request: at its beginning, between two, and in the
-/// middle of a head. (While a request is worked on, its body has a limit of its own.)
+/// How long a connection may be open without a request, or up to twice as long: at its beginning,
+/// between two, and in the middle of a head. (While a request is worked on, its body has a limit of its own.)
 const QUIET_MAX: Duration = Duration::from_secs(75);
 /// How long accepted requests may take to end once the server is going down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
@@ -50,8 +50,7 @@ pub struct AppState {
     pub limits: Limits,
     /// The table of paths.
     pub(super) router: Router,
-    request_id_prefix: u32,
-    request_count: AtomicU64,
+    pub(super) request_ids: RequestIds,
 }
 
 impl AppState {
@@ -62,17 +61,30 @@ impl AppState {
             keyring,
             limits,
             router: Router::new(),
-            request_id_prefix: fastrand::u32(..),
-            request_count: AtomicU64::new(0),
+            request_ids: RequestIds::new(),
         }
     }
+}
 
-    /// An id for a request that came without one: unique while this process lives.
-    pub(super) fn next_request_id(&self) -> HeaderValue {
-        let count = self.request_count.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:08x}-{count:x}", self.request_id_prefix);
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(id))
-            .unwrap_or(HeaderValue::from_static("unknown"))
+/// Ids for requests that came without one: unique while this process lives.
+pub(super) struct RequestIds(AtomicU64);
+
+impl RequestIds {
+    /// Begins anywhere, so that two lives of a server hardly share an id.
+    fn new() -> Self {
+        Self(AtomicU64::new(fastrand::u64(..)))
+    }
+
+    /// The next id: 16 hexadecimal digits.
+    pub fn next(&self) -> HeaderValue {
+        let mut rest = self.0.fetch_add(1, Ordering::Relaxed);
+        let mut text = [0; 16];
+        for digit in text.iter_mut().rev() {
+            let value = (rest & 15) as u8;
+            *digit = value + if value < 10 { b'0' } else { b'a' - 10 };
+            rest >>= 4;
+        }
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("unknown"))
     }
 }
 
@@ -96,6 +108,7 @@ pub async fn serve(
     let connections = Connections::new(state);
     tokio::select! {
         () = connections.accept(&listener) => {}
+        () = connections.sweep() => {}
         () = shutdown => {}
     }
     drop(listener);
@@ -105,7 +118,7 @@ pub async fn serve(
 struct Connections {
     state: Arc<AppState>,
     builder: auto::Builder<TokioExecutor>,
-    graceful: GracefulShutdown,
+    lives: Arc<Lives>,
     places: Arc<Semaphore>,
 }
 
@@ -115,7 +128,7 @@ impl Connections {
         builder
             .http1()
             .timer(TokioTimer::new())
-            // It would not see a client that sends nothing, nor one of HTTP/2: see `Activity`.
+            // It would not see a client that sends nothing, nor one of HTTP/2: see `life`.
             .header_read_timeout(None);
         builder
             .http2()
@@ -125,7 +138,7 @@ impl Connections {
         Self {
             state,
             builder,
-            graceful: GracefulShutdown::new(),
+            lives: Arc::default(),
             places,
         }
     }
@@ -153,68 +166,36 @@ impl Connections {
         }
         let state = self.state.clone();
         let (stream, ambiguity) = Watched::new(stream);
-        let activity = Arc::new(Activity::default());
-        let seen = activity.clone();
+        let life = Life::new();
+        let seen = life.clone();
         let service = service_fn(move |request| {
             respond(state.clone(), seen.begin(), ambiguity.clone(), request)
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
-        let connection = self.graceful.watch(connection.into_owned());
+        let connection = connection.into_owned();
+        let led = self.lives.lead(life, connection);
         tokio::spawn(async move {
-            tokio::select! {
-                ended = connection => {
-                    if let Err(error) = ended {
-                        debug!(%error, "a connection ended early");
-                    }
-                }
-                () = activity.quiet_for(QUIET_MAX) => debug!("a connection was quiet too long"),
+            if let Err(error) = led.await {
+                debug!(%error, "a connection ended early");
             }
             drop(place);
         });
     }
 
+    async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(QUIET_MAX).await;
+            self.lives.sweep();
+        }
+    }
+
     async fn drain(self) {
-        let drained = tokio::time::timeout(DRAIN_TIMEOUT, self.graceful.shutdown()).await;
+        self.lives.finish();
+        let all = u32::try_from(self.state.limits.connections_max).unwrap_or(u32::MAX);
+        let drained = tokio::time::timeout(DRAIN_TIMEOUT, self.places.acquire_many(all)).await;
         if drained.is_err() {
             warn!("some connections did not end in time");
         }
-    }
-}
-
-/// What a connection does, as far as it must be known to end one that is quiet.
-#[derive(Default)]
-struct Activity {
-    begun: AtomicU64,
-    ended: AtomicU64,
-}
-
-/// A request that is worked on.
-pub(super) struct Working(Arc<Activity>);
-
-impl Activity {
-    fn begin(self: &Arc<Self>) -> Working {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        Working(self.clone())
-    }
-
-    /// Returns when no request was worked on for `limit`, or up to twice as long.
-    async fn quiet_for(&self, limit: Duration) {
-        let mut before = None;
-        loop {
-            let begun = self.begun.load(Ordering::Relaxed);
-            let is_quiet = self.ended.load(Ordering::Relaxed) == begun;
-            if is_quiet && before == Some(begun) {
-                return;
-            }
-            before = is_quiet.then_some(begun);
-            tokio::time::sleep(limit).await;
-        }
-    }
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -225,43 +206,4 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_is_quiet_only_while_nothing_is_worked_on() {
-        let activity = Arc::new(Activity::default());
-        let limit = Duration::from_secs(10);
-        let working = activity.begin();
-        let for_long = tokio::time::timeout(100 * limit, activity.quiet_for(limit));
-        assert!(
-            for_long.await.is_err(),
-            "a request may take as long as it takes"
-        );
-        drop(working);
-        let begin = tokio::time::Instant::now();
-        activity.quiet_for(limit).await;
-        assert!((limit..=2 * limit).contains(&begin.elapsed()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn requests_now_and_then_keep_a_connection() {
-        let activity = Arc::new(Activity::default());
-        let limit = Duration::from_secs(10);
-        let asking = activity.clone();
-        let client = async move {
-            for _ in 0..20 {
-                tokio::time::sleep(limit * 9 / 10).await;
-                drop(asking.begin());
-            }
-        };
-        tokio::select! {
-            biased;
-            () = client => {}
-            () = activity.quiet_for(limit) => panic!("it was not quiet"),
-        }
-    }
 }

@@ -10,10 +10,11 @@ use tracing::{debug, error};
 
 use super::error::{ApiError, ApiResult, Code};
 use super::framing::Ambiguity;
+use super::life::Working;
 use super::refusal::unknown_experiment;
 use super::reply::{self, Body};
 use super::router::Action;
-use super::server::{AppState, Working};
+use super::server::AppState;
 use super::{body, handlers};
 use crate::model::Slug;
 
@@ -32,7 +33,8 @@ pub struct Asked {
     pub principal: Arc<crate::auth::Principal>,
 }
 
-/// Answers one request, for as long as which its connection is not quiet. Every answer, an error's too, names the request's id.
+/// Answers one request. Every answer, an error's too, names the request's id. Until then its
+/// connection counts as working.
 pub async fn respond(
     state: Arc<AppState>,
     _working: Working,
@@ -116,7 +118,7 @@ fn request_id(state: &AppState, request: &Request<Incoming>) -> HeaderValue {
         let bytes = id.as_bytes();
         (1..=REQUEST_ID_LEN_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
     });
-    usable.cloned().unwrap_or_else(|| state.next_request_id())
+    usable.cloned().unwrap_or_else(|| state.request_ids.next())
 }
 
 fn log_refusal(refused: &ApiError, request_id: &HeaderValue) {

@@ -143,6 +143,11 @@ impl Committer {
             let lead_offset = group.offset - group.lead_len as u64;
             let data = Bytes::from(group.bytes);
             let new = data.slice(group.lead_len..);
+            // What waits to be written must not hold on to a lead that is larger than itself.
+            let new = match group.lead_len > new.len() {
+                true => Bytes::copy_from_slice(&new),
+                false => new,
+            };
             match group.mark {
                 Mark::None => {}
                 Mark::Begin => self.open_marks.push(OpenMark {

@@ -313,16 +313,20 @@ impl SegmentFile {
             return NextWrite::Nothing;
         };
         let offset = first.offset;
-        let mut joined = Vec::new();
+        let mut joined_len = 0;
         let mut piece_count = 0;
         for piece in &pending.pieces {
             let is_below = piece.offset + piece.bytes.len() as u64 <= limit;
-            let fits = piece_count == 0 || joined.len() + piece.bytes.len() <= WRITE_BYTES_MAX;
+            let fits = piece_count == 0 || joined_len + piece.bytes.len() <= WRITE_BYTES_MAX;
             if !is_below || !fits {
                 break;
             }
-            joined.extend_from_slice(&piece.bytes);
+            joined_len += piece.bytes.len();
             piece_count += 1;
+        }
+        let mut joined = Vec::with_capacity(joined_len);
+        for piece in pending.pieces.iter().take(piece_count) {
+            joined.extend_from_slice(&piece.bytes);
         }
         match piece_count {
             0 => NextWrite::BeyondLimit,

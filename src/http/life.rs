@@ -1,0 +1,166 @@
+//! The lives of connections: which of them are quiet, and how all of them end.
+//!
+//! One sweep looks at all connections now and then, instead of a timer for each: a connection
+//! that is polled for every request pays for one load.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Poll, Waker};
+
+use hyper_util::server::graceful::GracefulConnection;
+
+const FINISHES: u8 = 1;
+const ENDS: u8 = 2;
+
+/// All connections that are open.
+#[derive(Default)]
+pub struct Lives {
+    open: Mutex<HashMap<u64, Arc<Life>>>,
+    count: AtomicU64,
+}
+
+/// What a connection does, as far as it must be known to end it.
+#[derive(Default)]
+pub struct Life {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    /// How many requests had begun at the last sweep, if none was worked on then.
+    quiet_at: AtomicU64,
+    verdict: AtomicU8,
+    /// Of the connection's own task, which stays the same.
+    waker: OnceLock<Waker>,
+}
+
+/// A request that is worked on.
+pub struct Working(Arc<Life>);
+
+/// [`Life::quiet_at`] of a connection that wasn't quiet.
+const NOT_QUIET: u64 = u64::MAX;
+
+impl Lives {
+    /// Leads a connection to its end; on the way it may be told to finish or to end. It counts as
+    /// open from this call on.
+    pub fn lead<C: GracefulConnection>(
+        self: &Arc<Self>,
+        life: Arc<Life>,
+        connection: C,
+    ) -> impl Future<Output = Result<(), C::Error>> + use<C> {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        self.open().insert(number, life.clone());
+        let leaves = Leaves(self.clone(), number);
+        async move {
+            let _leaves = leaves;
+            let mut connection = pin!(connection);
+            let mut finishes = false;
+            poll_fn(|context| {
+                life.waker.get_or_init(|| context.waker().clone());
+                match life.verdict.load(Ordering::Acquire) {
+                    ENDS => return Poll::Ready(Ok(())),
+                    FINISHES if !finishes => {
+                        finishes = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    _ => {}
+                }
+                connection.as_mut().poll(context)
+            })
+            .await
+        }
+    }
+
+    /// Ends the connections that had no request at the last sweep and have had none since.
+    pub fn sweep(&self) {
+        for life in self.open().values() {
+            if life.is_quiet_again() {
+                life.judge(ENDS);
+            }
+        }
+    }
+
+    /// Has every connection end when its requests are answered.
+    pub fn finish(&self) {
+        for life in self.open().values() {
+            life.judge(FINISHES);
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Life>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Leaves(Arc<Lives>, u64);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.open().remove(&self.1);
+    }
+}
+
+impl Life {
+    /// The life of a connection that has just been accepted.
+    pub fn new() -> Arc<Self> {
+        let quiet_at = AtomicU64::new(NOT_QUIET);
+        Arc::new(Self {
+            quiet_at,
+            ..Self::default()
+        })
+    }
+
+    /// Takes note that a request has begun.
+    pub fn begin(self: &Arc<Self>) -> Working {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Working(self.clone())
+    }
+
+    fn is_quiet_again(&self) -> bool {
+        let begun = self.begun.load(Ordering::Relaxed);
+        let is_quiet = self.ended.load(Ordering::Relaxed) == begun;
+        let now = if is_quiet { begun } else { NOT_QUIET };
+        let before = self.quiet_at.swap(now, Ordering::Relaxed);
+        is_quiet && before == begun
+    }
+
+    fn judge(&self, verdict: u8) {
+        self.verdict.fetch_max(verdict, Ordering::AcqRel);
+        // Before its first poll it has no waker; the first poll looks.
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_quiet_only_while_nothing_is_worked_on() {
+        let life = Life::new();
+        let working = life.begin();
+        assert!(!life.is_quiet_again() && !life.is_quiet_again());
+        drop(working);
+        assert!(!life.is_quiet_again(), "it may have ended just now");
+        assert!(life.is_quiet_again());
+    }
+
+    #[test]
+    fn a_new_connection_and_one_with_a_request_now_and_then_are_kept() {
+        let life = Life::new();
+        assert!(!life.is_quiet_again(), "just accepted");
+        for _ in 0..3 {
+            drop(life.begin());
+            assert!(!life.is_quiet_again());
+        }
+        assert!(life.is_quiet_again());
+    }
+}
