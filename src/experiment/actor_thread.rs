@@ -19,6 +19,9 @@ use crate::journal::local::{LocalJournal, Parts};
 /// Threads for what actors ask of the disk.
 const BLOCKING_THREADS_MAX: usize = 16;
 
+/// Actors that make their groups before a batch is written.
+const ACTORS_IN_A_TURN: u32 = 1024;
+
 /// The thread. When this is dropped, the thread ends, and the actors with it.
 pub struct ActorThread {
     actors: Handle,
@@ -31,6 +34,8 @@ impl ActorThread {
     pub fn start(parts: Parts) -> io::Result<(Self, Arc<LocalJournal>)> {
         let runtime = Builder::new_current_thread()
             .enable_time()
+            // All actors that have messages, and not 61 of them, before the next batch.
+            .event_interval(ACTORS_IN_A_TURN)
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()?;
         let waiting = Arc::new(Notify::new());
