@@ -9,8 +9,8 @@ use crate::server::Server;
 
 /// Threads, their calls, and at which of them.
 const PLACES: [(&str, &str, &[u32]); 9] = [
-    ("journal", "pwrite64", &[1, 60]),
-    ("journal", "fdatasync", &[1, 60]),
+    ("actors", "pwrite64", &[1, 60]),
+    ("actors", "fdatasync", &[1, 60]),
     // Writing out, footers too, and both copies of the header of a lap that is used again.
     ("checkpoint", "pwrite64", &[1, 2, 5, 20, 60]),
     ("checkpoint", "openat", &[1, 9]),
