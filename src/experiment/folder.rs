@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::definition::DefinitionFile;
-use super::json_file;
 use crate::fs::{
     Disk, Host, LockGuard, parent, read_small, read_up_to, replace_file, write_all_at,
 };
 use crate::journal::local::{Resume, journal_dir};
 use crate::journal::redo::{self, Applied, Life, Plan};
 use crate::journal::scan::{JournalError, Purpose, read_laps};
+use crate::json_file;
 use crate::log::open::cut;
 use crate::log::reader::{SegmentError, list_segments};
 use crate::model::{Definition, Slug};
