@@ -6,6 +6,7 @@
 mod cli;
 mod client;
 mod crash;
+mod every_bit;
 mod flips;
 mod golden;
 mod group_commit;
