@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
-use super::definition::DefinitionFile;
+use super::definition::{DEFINITION_FILE, DefinitionFile};
 use crate::fs::{
-    Disk, Host, LockGuard, parent, read_small, read_up_to, replace_file, write_all_at,
+    Disk, Host, LockGuard, naming, parent, read_small, read_up_to, replace_file, write_all_at,
 };
 use crate::journal::local::{Resume, journal_dir};
 use crate::journal::redo::{self, Applied, Life, Plan};
@@ -311,7 +311,8 @@ pub fn remove_experiment(host: &Host, store_dir: &Path, slug: &Slug) -> io::Resu
 
 fn remove_folder(host: &Host, dir: &Path) -> io::Result<()> {
     for entry in host.disk.list(dir)? {
-        host.disk.remove_file(&dir.join(&entry.name))?;
+        let path = dir.join(&entry.name);
+        host.disk.remove_file(&path).map_err(naming(&path))?;
     }
     host.disk.remove_dir(dir)
 }
@@ -328,14 +329,14 @@ pub fn life_of(disk: &dyn Disk, dir: &Path) -> io::Result<Life> {
         io::ErrorKind::InvalidData => {}
         io::ErrorKind::NotFound => match disk.list(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::None),
-            listed => drop(listed?),
+            listed => drop(listed.map_err(naming(dir))?),
         },
         // Whatever is there could not be read now: no reason to take it for damaged or gone.
-        _ => return Err(error),
+        _ => return Err(naming(&dir.join(DEFINITION_FILE))(error)),
     }
     error!(dir = %dir.display(), %error, "an experiment's definition can't be read");
     let listed = list_segments(disk, dir).map_err(|error| match error {
-        SegmentError::Io { error, .. } => error,
+        SegmentError::Io { path, error } => naming(&path)(error),
         other => io::Error::other(other.to_string()),
     })?;
     let mut headers = listed
