@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod crash;
 mod every_bit;
+mod every_crash;
 mod failing_calls;
 mod flips;
 mod golden;
