@@ -36,3 +36,5 @@ mod server;
 mod store;
 mod tidy;
 mod torn;
+mod whole_files;
+mod wrong_restore;
