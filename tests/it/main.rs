@@ -5,6 +5,7 @@
 
 mod cli;
 mod client;
+mod copied_live;
 mod crash;
 mod every_bit;
 mod every_crash;
