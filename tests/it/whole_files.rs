@@ -8,6 +8,7 @@ use trialog::fs::sim::Crash;
 
 use crate::rig::{Rig, SECTOR, STORE, entry, slug};
 use crate::scene::{Entries, garbage, journal_file, place, spoil};
+use crate::server::{EXAMPLE, Server, arg, run};
 
 /// Two experiments of three segments and more each, and a clean end.
 fn two_experiments() -> Rig {
@@ -265,4 +266,67 @@ fn a_large_group_that_had_not_ended_in_a_segment_without_a_beginning_stops_no_st
     });
     assert!(is_named(&rig, &last));
     starts_and_goes_on(&mut rig);
+}
+
+#[test]
+fn a_server_says_what_is_wrong_with_whole_files_and_serves_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let sizes = ["--segment-bytes", "65536"];
+    let server = Server::start(&store, &sizes);
+    let padding = "x".repeat(9000);
+    let mut ids = Vec::new();
+    for experiment in ["one", "two", "three"] {
+        server.define(experiment);
+        for n in 0..10 {
+            let body = format!(r#"{{"variantKey":"A","input":{{"n":{n},"p":"{padding}"}}}}"#);
+            let path = format!("/experiment/{experiment}/log");
+            let id = server.ask("POST", &path, &body).log_id();
+            ids.push(format!("{path}/{id}"));
+        }
+    }
+    server.stop();
+    let first = |name: &str| store.join(format!("experiments/{name}/{:020}.segment", 0));
+    let bytes = ["one", "two"].map(|name| std::fs::read(first(name)).unwrap());
+    std::fs::write(first("one"), &bytes[1]).unwrap();
+    std::fs::write(first("two"), &bytes[0]).unwrap();
+    std::fs::remove_file(store.join("journal/00000001.journal")).unwrap();
+    let verified = run(&["verify", arg(&store)]);
+    let told = String::from_utf8(verified.stdout).unwrap();
+    assert_eq!(verified.status.code(), Some(1), "{told}");
+    for words in [
+        "experiments/one/00000000000000000000.segment: the segment is of another experiment",
+        "experiments/two/00000000000000000000.segment: the segment is of another experiment",
+        "journal/00000001.journal: ",
+    ] {
+        assert!(told.contains(words), "{words} is not in {told}");
+    }
+    assert!(!told.contains("experiments/three"), "{told}");
+    let server = Server::start(&store, &sizes);
+    assert!(
+        server.said().contains("00000001.journal"),
+        "{}",
+        server.said()
+    );
+    assert!(server.said().contains("the file is missing"));
+    for id in &ids[20..] {
+        assert_eq!(server.ask("GET", id, "").status, 200, "{id}");
+    }
+    // The first entries of the two are where they don't belong, the last ones where they do.
+    for (id, status) in [(0, 404), (9, 200), (10, 404), (19, 200)] {
+        let answer = server.ask("GET", &ids[id], "");
+        assert_eq!(answer.status, status, "{}: {answer:?}", ids[id]);
+    }
+    assert!(
+        server
+            .said()
+            .contains("the segment is of another experiment")
+    );
+    server.ask("POST", "/experiment/one/log", EXAMPLE).log_id();
+    server.stop();
+    assert_eq!(
+        std::fs::read(first("one")).unwrap(),
+        bytes[1],
+        "left as it is"
+    );
 }
