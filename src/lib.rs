@@ -82,6 +82,7 @@
 //! | [`mod@log`] | frames, segments, their index, readers and the writer | the journal, a runtime |
 //! | [`fs`] | the seam to the machine: the real one, and a simulated one for tests | anything of ours |
 //! | [`entry_json`] | how an entry is given back as JSON | where it comes from |
+//! | [`json_file`] | small JSON files that carry a checksum of their own bytes | what is in them |
 //! | [`model`] | the nouns: slugs, ids, variants, definitions, entries | I/O, a runtime |
 
 pub mod auth;
@@ -91,6 +92,7 @@ pub mod experiment;
 pub mod fs;
 pub mod http;
 pub mod journal;
+pub mod json_file;
 pub mod log;
 pub mod model;
 pub mod offline;

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::folder::STORE_FORMAT;
-use super::json_file;
 use crate::fs::{Disk, read_small, replace_file};
+use crate::json_file;
 use crate::model::{Definition, Slug, VARIANT_KEY_BYTES_MAX, VARIANTS_MAX};
 
 /// The name of the file.

@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
-use super::definition::DefinitionFile;
-use super::json_file;
+use super::definition::{DEFINITION_FILE, DefinitionFile};
 use crate::fs::{
-    Disk, Host, LockGuard, parent, read_small, read_up_to, replace_file, write_all_at,
+    Disk, Host, LockGuard, naming, parent, read_small, read_up_to, replace_file, write_all_at,
 };
+use crate::journal::checkpoint::journal_path;
 use crate::journal::local::{Resume, journal_dir};
 use crate::journal::redo::{self, Applied, Life, Plan};
-use crate::journal::scan::{JournalError, Purpose, read_laps};
-use crate::log::open::cut;
+use crate::journal::scan::{JOURNAL_FILES, JournalDamage, JournalError, Purpose, read_laps};
+use crate::json_file;
+use crate::log::open::{cut, goes_on_behind};
 use crate::log::reader::{SegmentError, list_segments};
 use crate::log::segment_file::Trouble;
 use crate::model::{Definition, Slug};
@@ -26,6 +27,13 @@ pub const STORE_FORMAT: u32 = 1;
 
 /// The file that a process locks while it has the store open.
 pub const LOCK_FILE: &str = "LOCK";
+
+/// What is said when a segment goes on behind a large group that has not ended for the journal.
+pub const OLDER_JOURNAL: &str = "the journal is older than this segment: nothing is cut; put back \
+    the journal that belongs to these segments, or go on without what only that one holds";
+
+/// What the names of journal files that were set aside have behind their own.
+const SET_ASIDE: &str = ".damaged-";
 
 const FORMAT_FILE: &str = "FORMAT";
 const EXPERIMENTS_DIR: &str = "experiments";
@@ -201,7 +209,9 @@ impl Folder {
     pub fn recover(&self, host: &Host) -> Result<Resume, OpenError> {
         let journal = journal_dir(&self.dir);
         let experiments = experiments_dir(&self.dir);
-        let (laps, damages) = read_laps(&*host.disk, &journal, self.store_id, Purpose::Recover)?;
+        let (laps, mut damages) =
+            read_laps(&*host.disk, &journal, self.store_id, Purpose::Recover)?;
+        damages.extend(missing_journals(&*host.disk, &self.dir)?);
         let plan = Plan::read(&laps, &damages);
         let mut is_suspect = !plan.damages.is_empty();
         for damage in &plan.damages {
@@ -236,6 +246,12 @@ impl Folder {
                         continue;
                     };
                     let dir = experiments.join(id.slug.as_str());
+                    if goes_on_behind(host, &dir, id.first_sequence, end)? {
+                        is_suspect = true;
+                        let first = id.first_sequence;
+                        error!(experiment = %id.slug, segment = first, "{OLDER_JOURNAL}");
+                        continue;
+                    }
                     if let Some(bytes) = cut(host, &dir, id.first_sequence, end)? {
                         warn!(experiment = %id.slug, bytes, "cut a group that was not acknowledged");
                     }
@@ -264,7 +280,7 @@ impl Folder {
         for entry in host.disk.list(&dir).map_err(io_error("reading", &dir))? {
             if entry.name.ends_with(".journal") {
                 let path = dir.join(&entry.name);
-                let aside = dir.join(format!("{}.damaged-{lap}", entry.name));
+                let aside = dir.join(format!("{}{SET_ASIDE}{lap}", entry.name));
                 host.disk
                     .rename(&path, &aside)
                     .map_err(io_error("setting aside", &path))?;
@@ -273,6 +289,35 @@ impl Folder {
         }
         host.disk.sync_dir(&dir).map_err(io_error("syncing", &dir))
     }
+}
+
+/// The journal files that must be in a store and aren't. Both are there before the first experiment
+/// is, until a start sets them aside.
+pub fn missing_journals(disk: &dyn Disk, dir: &Path) -> Result<Vec<JournalDamage>, OpenError> {
+    let list = |path: &Path| match disk.list(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(io_error("reading", path)),
+    };
+    let journal = journal_dir(dir);
+    let files = list(&journal)?;
+    let paths = (1..=JOURNAL_FILES).map(|number| journal_path(&journal, number));
+    let is_there = |path: &PathBuf| files.iter().any(|file| path.ends_with(&file.name));
+    let missing: Vec<PathBuf> = paths.filter(|path| !is_there(path)).collect();
+    let is_aside = files.iter().any(|file| file.name.contains(SET_ASIDE));
+    if missing.is_empty() || is_aside {
+        return Ok(Vec::new());
+    }
+    let experiments = list(&experiments_dir(dir))?;
+    let has_experiments = experiments
+        .iter()
+        .any(|entry| Slug::parse(&entry.name).is_ok());
+    let damage = |path| JournalDamage {
+        path,
+        range: 0..0,
+        what: "the file is missing: entries that only it held are lost; put it back, if you can",
+    };
+    let missing = missing.into_iter().map(damage);
+    Ok(missing.filter(|_| has_experiments).collect())
 }
 
 /// Makes the folder of a new experiment: under another name until it is whole. When the sync of
@@ -325,7 +370,8 @@ pub fn remove_experiment(host: &Host, store_dir: &Path, slug: &Slug) -> io::Resu
 
 fn remove_folder(host: &Host, dir: &Path) -> io::Result<()> {
     for entry in host.disk.list(dir)? {
-        host.disk.remove_file(&dir.join(&entry.name))?;
+        let path = dir.join(&entry.name);
+        host.disk.remove_file(&path).map_err(naming(&path))?;
     }
     host.disk.remove_dir(dir)
 }
@@ -342,14 +388,14 @@ pub fn life_of(disk: &dyn Disk, dir: &Path) -> io::Result<Life> {
         io::ErrorKind::InvalidData => {}
         io::ErrorKind::NotFound => match disk.list(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::None),
-            listed => drop(listed?),
+            listed => drop(listed.map_err(naming(dir))?),
         },
         // Whatever is there could not be read now: no reason to take it for damaged or gone.
-        _ => return Err(error),
+        _ => return Err(naming(&dir.join(DEFINITION_FILE))(error)),
     }
     error!(dir = %dir.display(), %error, "an experiment's definition can't be read");
     let listed = list_segments(disk, dir).map_err(|error| match error {
-        SegmentError::Io { error, .. } => error,
+        SegmentError::Io { path, error } => naming(&path)(error),
         other => io::Error::other(other.to_string()),
     })?;
     let mut headers = listed

@@ -7,7 +7,6 @@ pub mod budget;
 pub mod definition;
 pub mod folder;
 mod inflight;
-mod json_file;
 mod registry;
 mod sealer;
 pub mod store;

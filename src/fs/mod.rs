@@ -203,6 +203,11 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()
     disk.sync_dir(&parent(path))
 }
 
+/// Has an error say with which file it came up; its kind stays.
+pub fn naming(path: &Path) -> impl Fn(io::Error) -> io::Error + '_ {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 /// The folder that holds `path`.
 pub fn parent(path: &Path) -> PathBuf {
     match path.parent() {

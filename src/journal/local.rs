@@ -15,7 +15,7 @@ use super::committer::Committer;
 use super::format::LapHeader;
 use super::scan::JOURNAL_FILES;
 use super::{CommitError, Group, Journal, JournalHealth};
-use crate::fs::{Access, Host};
+use crate::fs::{Access, Host, naming};
 use crate::model::Durability;
 
 /// How large a journal file is made at first; it grows in the background.
@@ -67,17 +67,22 @@ impl Parts {
     pub fn open(host: &Host, options: &LocalOptions, resume: Resume) -> io::Result<Self> {
         let dir = journal_dir(&options.store_dir);
         match host.disk.create_dir(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(naming(&dir)(error));
+            }
             _ => {}
         }
-        host.disk.sync_dir(&options.store_dir)?;
-        let sector_bytes = host.disk.sector_bytes(&dir)?;
+        let store_dir = &options.store_dir;
+        host.disk.sync_dir(store_dir).map_err(naming(store_dir))?;
+        let sector_bytes = host.disk.sector_bytes(&dir).map_err(naming(&dir))?;
         let mut laps = Vec::new();
         for number in 1..=JOURNAL_FILES {
             let lap = resume.last_lap + u64::from(number);
-            laps.push(open_lap(host, options, &dir, number, lap, sector_bytes)?);
+            let path = journal_path(&dir, number);
+            let opened = open_lap(host, options, &path, lap, sector_bytes);
+            laps.push(opened.map_err(naming(&path))?);
         }
-        host.disk.sync_dir(&dir)?;
+        host.disk.sync_dir(&dir).map_err(naming(&dir))?;
         let (Some(spare), Some(active)) = (laps.pop(), laps.pop()) else {
             return Err(io::Error::other("a journal has two files"));
         };
@@ -102,14 +107,12 @@ impl Parts {
 fn open_lap(
     host: &Host,
     options: &LocalOptions,
-    dir: &Path,
-    number: u32,
+    path: &Path,
     lap: u64,
     sector_bytes: usize,
 ) -> io::Result<OpenLap> {
-    let path = journal_path(dir, number);
-    let file = match host.disk.open(&path, Access::ReadWrite) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => host.disk.create(&path)?,
+    let file = match host.disk.open(path, Access::ReadWrite) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => host.disk.create(path)?,
         opened => opened?,
     };
     let len_min = LAP_BYTES_MIN.min(options.lap_bytes_max);

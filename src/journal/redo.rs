@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::format::{Batch, RecordMark};
 use super::scan::{JournalDamage, Lap};
-use crate::fs::{Access, Disk, File, FileSystem, parent, write_all_at};
+use crate::fs::{Access, Disk, File, FileSystem, naming, parent, write_all_at};
 use crate::log::segment::{SEGMENT_HEADER_LEN, SegmentHeader, segment_path};
 use crate::log::segment_file::SegmentId;
 
@@ -175,7 +175,9 @@ pub fn apply(
             let outcome = match life_of(id.slug.as_str())? {
                 Life::Of(incarnation) if incarnation == id.incarnation => {
                     let dir = experiments_dir.join(id.slug.as_str());
-                    write_segment(&**disk, &dir, id, segment, &mut written)?
+                    let path = segment_path(&dir, id.first_sequence);
+                    let outcome = write_segment(&**disk, &path, id, segment, &mut written);
+                    outcome.map_err(naming(&path))?
                 }
                 Life::Of(_) | Life::None => Applied::Deleted,
                 Life::Unknown => Applied::Mismatch("which life it is of can't be read"),
@@ -194,19 +196,18 @@ struct Written {
 
 fn write_segment(
     disk: &dyn Disk,
-    dir: &Path,
+    path: &Path,
     id: &SegmentId,
     plan: &SegmentPlan<'_>,
     written: &mut Vec<Written>,
 ) -> io::Result<Applied> {
-    let path = segment_path(dir, id.first_sequence);
     let begins_file = plan.writes.first().is_some_and(|(offset, _)| *offset == 0);
-    let file = match disk.open(&path, Access::ReadWrite) {
+    let file = match disk.open(path, Access::ReadWrite) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if !begins_file {
                 return Ok(Applied::Mismatch("the segment's file is missing"));
             }
-            disk.create(&path)?
+            disk.create(path)?
         }
         opened => opened?,
     };
@@ -228,7 +229,10 @@ fn write_segment(
         write_all_at(&*file, &data, offset)?;
         len = len.max(offset + data.len() as u64);
     }
-    written.push(Written { file, path });
+    written.push(Written {
+        file,
+        path: path.to_path_buf(),
+    });
     Ok(Applied::Done { missing })
 }
 
@@ -241,8 +245,9 @@ fn sync_written(
         return filesystem.sync();
     }
     for segment in written {
-        segment.file.sync_data()?;
-        disk.sync_dir(&parent(&segment.path))?;
+        let path = &segment.path;
+        segment.file.sync_data().map_err(naming(path))?;
+        disk.sync_dir(&parent(path)).map_err(naming(path))?;
     }
     Ok(())
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::frame::FRAME_HEADER_LEN;
 use super::reader::{EndHint, Listed, Segment, SegmentError, list_segments};
 use super::scan::Damage;
-use super::segment::{HeaderError, Previous, SEGMENT_HEADER_LEN, SegmentHeader};
+use super::segment::{
+    HeaderError, Owner, Previous, SEGMENT_HEADER_LEN, SegmentHeader, segment_path,
+};
 use super::segment_file::{Incarnation, SegmentFile};
 use super::view::{ActiveSegment, ClosedSegment, LogView};
 use super::writer::{LogOptions, LogWriter, Resume, segment_id};
@@ -31,6 +33,14 @@ pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> 
     let mut listed = list_segments(&*host.disk, &options.dir)?;
     if let Some(error) = listed.iter().find_map(newer) {
         return Err(error);
+    }
+    let owner = Owner {
+        store_id: Some(options.store_id),
+        slug: Some(&options.slug),
+        incarnation: Some(options.incarnation.number),
+    };
+    for segment in &mut listed {
+        segment.must_belong_to(&owner);
     }
     let last = listed.pop();
     let mut opening = Opening::new(&listed, &host, &options.dir)?;
@@ -61,6 +71,22 @@ pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> 
     })
 }
 
+/// Whether the log went on behind `frames_end`, where the journal says that a large group began
+/// and has not ended: the journal is older than the segment then.
+pub fn goes_on_behind(
+    host: &Host,
+    dir: &Path,
+    first_sequence: u64,
+    frames_end: u64,
+) -> Result<bool, SegmentError> {
+    let path = segment_path(dir, first_sequence);
+    match Segment::open(&*host.disk, &path, EndHint::At(frames_end)) {
+        Ok(segment) => Ok(segment.goes_on_behind_end()),
+        Err(SegmentError::Header { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Ends the last segment in `dir` at `frames_end`, where a large group began that was never
 /// acknowledged: makes the next segment, empty, which says so. The bytes behind stay where they
 /// are. Nothing is done when there is a next segment already, or nothing behind.
@@ -81,7 +107,11 @@ pub fn cut(
     if last.first_sequence != first_sequence || last.len <= frames_end {
         return Ok(None);
     }
-    let segment = Segment::open(&*host.disk, &last.path, EndHint::At(frames_end))?;
+    // One whose beginning can't be read is damaged, and the log goes on behind it anyhow.
+    let segment = match Segment::open(&*host.disk, &last.path, EndHint::At(frames_end)) {
+        Err(SegmentError::Header { .. }) => return Ok(None),
+        opened => opened?,
+    };
     let fold = segment.fold();
     let header = segment.header;
     let next_sequence = header.first_sequence + u64::from(fold.next_ordinal);
@@ -160,7 +190,14 @@ impl Opening {
             .closed
             .last()
             .map_or(0, |closed| closed.header.number + 1);
-        let segment = match Segment::open(&*host.disk, &last.path, last.hint) {
+        let opened = match last.header {
+            Ok(_) => Segment::open(&*host.disk, &last.path, last.hint),
+            Err(error) => Err(SegmentError::Header {
+                path: last.path.clone(),
+                error,
+            }),
+        };
+        let segment = match opened {
             Ok(segment) => segment,
             Err(error @ SegmentError::Header { .. }) => {
                 // Who it is can't be read. Whatever ids and sequences it may have used are left
@@ -169,7 +206,7 @@ impl Opening {
                 self.resume.next_sequence =
                     last.first_sequence + 1 + last.len / FRAME_HEADER_LEN as u64;
                 self.resume.next_number = number_min + 1;
-                self.last_id = id_of_now(host);
+                self.last_id = id_of_now(host).max(self.last_closed_id(host)?);
                 return Ok(None);
             }
             Err(error) => return Err(error),
@@ -230,6 +267,16 @@ impl Opening {
                 .map(|damage| (path.clone(), damage)),
         );
         Ok(None)
+    }
+
+    /// The last id that is known to have been given in a closed segment.
+    fn last_closed_id(&self, host: &Host) -> Result<LogId, SegmentError> {
+        let Some(closed) = self.closed.last() else {
+            return Ok(LogId::MIN);
+        };
+        let hint = EndHint::At(closed.frames_end);
+        let fold = Segment::open(&*host.disk, &closed.path, hint)?.fold();
+        Ok(fold.last_id().unwrap_or(closed.header.last_id))
     }
 
     fn unsealed(&self, host: &Host) -> Result<Vec<Arc<ClosedSegment>>, SegmentError> {

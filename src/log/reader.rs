@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use super::footer::{Footer, footer_head, trailer_frames_end};
 use super::frame::Seed;
 use super::index::SegmentIndex;
+use super::record::Record;
 use super::scan::{Damage, DamageReason, End, Found, Scanner};
-use super::segment::{HeaderError, Previous, SEGMENT_HEADER_LEN, SegmentHeader, first_sequence_of};
+use super::segment::{
+    HeaderError, Owner, Previous, SEGMENT_HEADER_LEN, SegmentHeader, first_sequence_of,
+};
 use crate::fs::{Access, Disk, Mapping, read_up_to};
 use crate::model::LogId;
 
@@ -111,6 +114,33 @@ impl Segment {
             damaged_copy: read.damaged_copy,
             missing: frames_end.saturating_sub(len),
             bytes,
+        })
+    }
+
+    /// The same bytes, with something else known about where the frames end.
+    pub fn with_hint(self, hint: EndHint) -> Result<Self, SegmentError> {
+        Self::from_bytes(self.path, self.bytes, hint)
+    }
+
+    /// Whether the log went on behind the end of the frames: entries stand there that can't be of
+    /// one group, since those have one time of receipt, or a footer for more frames than these.
+    pub fn goes_on_behind_end(&self) -> bool {
+        let footer = self.footer();
+        if footer.is_some_and(|footer| footer.frames_end > self.frames_end) {
+            return true;
+        }
+        let due = self.fold().next_ordinal;
+        let scanner = Scanner::new(&self.bytes, self.seed(), End::Guessed, self.frames_end, due);
+        let mut times = scanner.map_while(|found| match found {
+            Found::Record { record, .. } => Some(record),
+            Found::Damage(_) | Found::Torn { .. } => None,
+        });
+        let mut first = None;
+        times.any(|record| match record {
+            Record::Entry(entry) => {
+                *first.get_or_insert(entry.received_at_ms) != entry.received_at_ms
+            }
+            Record::Variant(_) => false,
         })
     }
 
@@ -250,6 +280,17 @@ pub struct Listed {
     pub len: u64,
 }
 
+impl Listed {
+    /// Leaves out a segment that isn't the owner's.
+    pub fn must_belong_to(&mut self, owner: &Owner<'_>) {
+        if let Ok(header) = &self.header
+            && let Err(error) = owner.check(header)
+        {
+            self.header = Err(error);
+        }
+    }
+}
+
 /// The segments in an experiment's folder, in log order.
 pub fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError> {
     let io_error = |path: &Path, error| SegmentError::Io {
@@ -263,6 +304,11 @@ pub fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, Segment
         };
         let path = dir.join(&entry.name);
         let (header, len) = read_header(disk, &path).map_err(|error| io_error(&path, error))?;
+        // A copy under another name would give its entries twice.
+        let header = header.and_then(|header| match header.first_sequence == first_sequence {
+            true => Ok(header),
+            false => Err(HeaderError::Elsewhere("another place in a log")),
+        });
         listed.push(Listed {
             path,
             first_sequence,

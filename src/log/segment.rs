@@ -59,6 +59,38 @@ pub enum HeaderError {
     /// A later program wrote it.
     #[error("format version {0}, this program reads up to {FORMAT_VERSION}: use a newer trialog")]
     Newer(u32),
+    /// It is whole, and isn't one of those that belong where it is.
+    #[error("the segment is of {0}: it is left as it is, and nothing of it is read here")]
+    Elsewhere(&'static str),
+}
+
+/// Whose segments belong into a folder, as far as is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The store.
+    pub store_id: Option<u64>,
+    /// The experiment.
+    pub slug: Option<&'a Slug>,
+    /// Its life.
+    pub incarnation: Option<u64>,
+}
+
+impl Owner<'_> {
+    /// Whether a segment with this header is the owner's.
+    pub fn check(&self, header: &SegmentHeader) -> Result<(), HeaderError> {
+        let is_other = |known: Option<u64>, said| known.is_some_and(|known| known != said);
+        if is_other(self.store_id, header.store_id) {
+            Err(HeaderError::Elsewhere("another store"))
+        } else if self.slug.is_some_and(|slug| *slug != header.slug) {
+            Err(HeaderError::Elsewhere("another experiment"))
+        } else if is_other(self.incarnation, header.incarnation) {
+            Err(HeaderError::Elsewhere(
+                "an experiment of this name that was deleted",
+            ))
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// A header as read, and whether both copies were good.

@@ -254,10 +254,13 @@ impl SegmentFile {
         file.map(file.len()?)
     }
 
-    /// Makes the file's length durable, with bytes at its end that were set aside.
+    /// Makes the file's length durable, with bytes at its end that were set aside; what is read
+    /// next is what the disk has.
     pub fn sync_whole(&self) -> io::Result<()> {
         let _io = lock(&self.io);
-        self.disk.open(&self.path, Access::ReadWrite)?.sync_data()
+        let file = self.disk.open(&self.path, Access::ReadWrite)?;
+        file.sync_data()?;
+        file.drop_cache()
     }
 
     /// The bytes from `begin` to `end`, written or not. The caller stays below the durable end.

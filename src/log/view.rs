@@ -303,7 +303,14 @@ impl ClosedSegment {
                 ))
             }
         };
-        let bytes = file.map_written()?;
+        let mut bytes = file.map_written()?;
+        if bytes.len() as u64 > self.frames_end {
+            // The checksum covers bytes set aside, which nobody wrote again: as the disk has them,
+            // and not a cache that a failed sync left. What is mapped stays cached.
+            drop(bytes);
+            file.sync_whole()?;
+            bytes = file.map_written()?;
+        }
         let hint = EndHint::At(self.frames_end);
         let Ok(segment) = Segment::from_bytes(self.path.clone(), bytes, hint) else {
             return Ok(None);
@@ -313,9 +320,6 @@ impl ClosedSegment {
             return Ok(None);
         }
         let len = segment.bytes().len();
-        if len as u64 > self.frames_end {
-            file.sync_whole()?;
-        }
         lock(&self.state).sealing = Some(file.clone());
         let lead_from = len / sector_bytes * sector_bytes;
         let lead = segment.bytes().get(lead_from..).unwrap_or_default();

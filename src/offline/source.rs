@@ -4,13 +4,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::experiment::folder::{LOCK_FILE, OpenError, experiments_dir, life_of, read_store_id};
+use crate::experiment::folder::{
+    LOCK_FILE, OpenError, experiments_dir, life_of, missing_journals, read_store_id,
+};
 use crate::fs::{Access, Disk, Mapping, parent};
 use crate::journal::local::journal_dir;
 use crate::journal::redo::{Life, Plan, SegmentPlan};
 use crate::journal::scan::{JournalDamage, JournalError, Lap, Purpose, read_laps};
 use crate::log::reader::{EndHint, Segment, SegmentError, list_segments};
-use crate::log::segment::{HeaderError, SegmentHeader, first_sequence_of, segment_path};
+use crate::log::segment::{HeaderError, Owner, SegmentHeader, first_sequence_of, segment_path};
 use crate::model::Slug;
 
 /// What was found at a path.
@@ -19,6 +21,7 @@ pub struct Source {
     /// The folders of experiments, or one file.
     places: Vec<Place>,
     journal: Option<JournalView>,
+    store_id: Option<u64>,
     /// Whether a server has the store open.
     pub is_live: bool,
     /// The store's folder, when the path is in one.
@@ -121,12 +124,15 @@ impl Source {
     ) -> Result<Self, OfflineError> {
         let mut is_live = false;
         let mut journal = None;
+        let mut store_id = None;
         if let Some(dir) = &store_dir {
             is_live = disk.is_locked(&dir.join(LOCK_FILE)).unwrap_or(false);
-            if let Some(store_id) = read_store_id(&*disk, dir)? {
+            store_id = read_store_id(&*disk, dir)?;
+            if let Some(store_id) = store_id {
                 // Before the segments: what leaves the journal meanwhile is in them then.
-                let (laps, damages) =
+                let (laps, mut damages) =
                     read_laps(&*disk, &journal_dir(dir), store_id, Purpose::Look)?;
+                damages.extend(missing_journals(&*disk, dir)?);
                 journal = Some(JournalView { laps, damages });
             }
         }
@@ -134,6 +140,7 @@ impl Source {
             disk,
             places,
             journal,
+            store_id,
             is_live,
             store_dir,
         })
@@ -145,6 +152,12 @@ impl Source {
             Some(journal) => Plan::read(&journal.laps, &journal.damages),
             None => Plan::default(),
         }
+    }
+
+    /// Whether all segments of a log must be there: this is a store, or an experiment in one.
+    pub fn has_whole_logs(&self) -> bool {
+        let is_experiment = |place: &Place| matches!(place, Place::Experiment(_));
+        self.store_dir.is_some() && self.places.iter().all(is_experiment)
     }
 
     /// The folders of the experiments.
@@ -182,6 +195,10 @@ impl Source {
         segment: &SourceSegment,
         plan: &Plan<'_>,
     ) -> Result<Segment, SegmentError> {
+        if let Err(error @ HeaderError::Elsewhere(_)) = segment.header {
+            let path = segment.path.clone();
+            return Err(SegmentError::Header { path, error });
+        }
         let journaled = segment
             .journaled
             .and_then(|at| plan.segments.get(at))
@@ -202,12 +219,30 @@ impl Source {
             Mapping::Owned(Vec::new())
         };
         let bytes = Mapping::Owned(journaled.lay_over(&file));
-        let hint = match (segment.hint, journaled.unfinished_from) {
-            (EndHint::At(end), _) => EndHint::At(end),
-            (_, Some(end)) => EndHint::At(end),
-            (hint, None) => hint,
-        };
-        Segment::from_bytes(segment.path.clone(), bytes, hint)
+        let path = segment.path.clone();
+        match (segment.hint, journaled.unfinished_from) {
+            (hint @ EndHint::At(_), _) | (hint, None) => Segment::from_bytes(path, bytes, hint),
+            (hint, Some(end)) => {
+                let cut = Segment::from_bytes(path, bytes, EndHint::At(end))?;
+                match cut.goes_on_behind_end() {
+                    true => cut.with_hint(hint),
+                    false => Ok(cut),
+                }
+            }
+        }
+    }
+
+    /// Whether the journal speaks of the segment as it was before it went on.
+    pub fn has_older_journal(
+        &self,
+        segment: &SourceSegment,
+        open: &Segment,
+        plan: &Plan<'_>,
+    ) -> bool {
+        let journaled = segment.journaled.and_then(|at| plan.segments.get(at));
+        let unfinished_from = journaled.and_then(|(_, plan)| plan.unfinished_from);
+        let is_known = matches!(segment.hint, EndHint::At(_));
+        unfinished_from.is_some_and(|end| !is_known && open.frames_end > end)
     }
 
     fn of_experiment(
@@ -215,9 +250,10 @@ impl Source {
         dir: &Path,
         plan: &Plan<'_>,
     ) -> Result<Vec<SourceSegment>, OfflineError> {
-        let life = match plan.segments.is_empty() {
-            true => Life::None,
-            false => life_of(&*self.disk, dir).map_err(|error| OfflineError::Io {
+        let is_in_store = self.store_dir.is_some();
+        let life = match is_in_store {
+            false => Life::None,
+            true => life_of(&*self.disk, dir).map_err(|error| OfflineError::Io {
                 path: dir.to_path_buf(),
                 error,
             })?,
@@ -225,7 +261,19 @@ impl Source {
         let slug = dir
             .file_name()
             .and_then(|name| Slug::parse(name.to_str()?).ok());
-        let mut segments: Vec<SourceSegment> = list_segments(&*self.disk, dir)?
+        let owner = Owner {
+            store_id: self.store_id,
+            slug: slug.as_ref().filter(|_| is_in_store),
+            incarnation: match life {
+                Life::Of(incarnation) => Some(incarnation),
+                Life::None | Life::Unknown => None,
+            },
+        };
+        let mut listed = list_segments(&*self.disk, dir)?;
+        for segment in &mut listed {
+            segment.must_belong_to(&owner);
+        }
+        let mut segments: Vec<SourceSegment> = listed
             .into_iter()
             .map(|listed| SourceSegment {
                 slug: match &listed.header {
@@ -245,6 +293,10 @@ impl Source {
             }
             let path = segment_path(dir, id.first_sequence);
             match segments.iter_mut().find(|segment| segment.path == path) {
+                Some(SourceSegment {
+                    header: Err(HeaderError::Elsewhere(_)),
+                    ..
+                }) => {}
                 Some(segment) => {
                     let salt = segment.header.as_ref().map(|header| header.salt);
                     // A file that was begun may not have its header yet.
@@ -330,8 +382,13 @@ fn store_of(disk: &dyn Disk, experiment_dir: &Path) -> Result<Option<PathBuf>, O
         return Ok(None);
     };
     let is_in_place = experiments_dir(store_dir) == parent(&absolute);
-    if is_in_place && read_store_id(disk, store_dir)?.is_some() {
-        return Ok(Some(store_dir.to_path_buf()));
+    if !is_in_place {
+        return Ok(None);
     }
-    Ok(None)
+    match read_store_id(disk, store_dir) {
+        Ok(Some(_)) => Ok(Some(store_dir.to_path_buf())),
+        // What can't be read as a store any more still has segments that can.
+        Ok(None) | Err(OpenError::BadFormat { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

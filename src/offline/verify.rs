@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use super::source::{OfflineError, Source, SourceSegment};
 use crate::experiment::definition::DefinitionFile;
+use crate::experiment::folder::OLDER_JOURNAL;
 use crate::fs::Disk;
 use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
-use crate::log::reader::{Fold, Segment};
+use crate::log::reader::{Fold, Segment, SegmentError};
 use crate::log::scan::{Damage, DamageReason};
+use crate::log::segment::HeaderError;
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -78,8 +80,25 @@ pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> 
         report.segment_count += 1;
         let next_sequence = match source.open_segment(&segment, &plan) {
             Ok(open) => {
-                report.check_order(&segment, before.as_ref());
+                if source.has_older_journal(&segment, &open, &plan) {
+                    report.find(&segment.path, OLDER_JOURNAL.into());
+                }
+                let is_neighbour = |(before, _): &&(SourceSegment, u64)| {
+                    before.path.parent() == segment.path.parent()
+                };
+                match before.as_ref().filter(is_neighbour) {
+                    Some(before) => report.check_order(&segment, before),
+                    None if source.has_whole_logs() => report.check_first(&segment),
+                    None => {}
+                }
                 report.check_segment(&open)
+            }
+            Err(SegmentError::Header {
+                error: error @ HeaderError::Elsewhere(_),
+                ..
+            }) => {
+                report.find(&segment.path, error.to_string());
+                continue;
             }
             Err(error) => {
                 report.find(&segment.path, format!("{error}: all its entries are lost"));
@@ -133,28 +152,35 @@ impl Report {
     }
 
     /// Whether a segment follows the one before it.
-    fn check_order(&mut self, segment: &SourceSegment, before: Option<&(SourceSegment, u64)>) {
+    fn check_order(&mut self, segment: &SourceSegment, before: &(SourceSegment, u64)) {
         let Ok(header) = &segment.header else { return };
-        let Some((before, next_sequence)) = before else {
-            return;
-        };
+        let (before, next_sequence) = before;
         let Ok(before) = &before.header else { return };
-        if before.slug != header.slug {
-            return;
-        }
-        if before.incarnation != header.incarnation || before.store_id != header.store_id {
+        let is_of_one_log = before.slug == header.slug
+            && before.incarnation == header.incarnation
+            && before.store_id == header.store_id;
+        if !is_of_one_log {
             let what = "the segment belongs to another life of the experiment, or another store";
             self.find(&segment.path, what.into());
         } else if header.number != before.number + 1 {
-            let missing = header.number.saturating_sub(before.number + 1);
-            self.find(
-                &segment.path,
-                format!("{missing} segments in front of it are missing"),
-            );
+            self.find_missing(segment, header.number.saturating_sub(before.number + 1));
         } else if header.first_sequence < *next_sequence {
             let what = "the segment begins inside the one before it".into();
             self.find(&segment.path, what);
         }
+    }
+
+    /// Whether a log's first segment is its first.
+    fn check_first(&mut self, segment: &SourceSegment) {
+        let number = segment.header.as_ref().map_or(0, |header| header.number);
+        if number > 0 {
+            self.find_missing(segment, number);
+        }
+    }
+
+    fn find_missing(&mut self, segment: &SourceSegment, count: u64) {
+        let what = format!("{count} segments in front of it are missing");
+        self.find(&segment.path, what);
     }
 
     fn find(&mut self, path: &Path, what: String) {

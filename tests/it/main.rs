@@ -5,7 +5,11 @@
 
 mod cli;
 mod client;
+mod copied_live;
 mod crash;
+mod every_bit;
+mod every_crash;
+mod failing_calls;
 mod faults;
 mod flips;
 mod golden;
@@ -36,3 +40,5 @@ mod starting;
 mod store;
 mod tidy;
 mod torn;
+mod whole_files;
+mod wrong_restore;

@@ -137,7 +137,8 @@ impl Rig {
             incarnation.end();
         }
         let host = self.machine.host();
-        folder::remove_experiment(&host, Path::new(STORE), &slug(name)).unwrap();
+        // When the power goes here, whether it is gone is the crash's choice.
+        let _dead = folder::remove_experiment(&host, Path::new(STORE), &slug(name));
         self.models.remove(&slug(name));
     }
 

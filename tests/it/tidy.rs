@@ -7,15 +7,19 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 600;
 
 /// Which of our modules each may name, itself aside. This is the map in `src/lib.rs`.
-const MAY_NAME: [(&str, &[&str]); 9] = [
+const MAY_NAME: [(&str, &[&str]); 10] = [
     ("model", &[]),
     ("fs", &[]),
     ("entry_json", &["model"]),
+    ("json_file", &[]),
     ("log", &["fs", "model"]),
     ("journal", &["fs", "log", "model"]),
-    ("experiment", &["fs", "journal", "log", "model"]),
+    (
+        "experiment",
+        &["fs", "journal", "json_file", "log", "model"],
+    ),
     ("offline", &["experiment", "fs", "journal", "log", "model"]),
-    ("auth", &["entry_json", "fs", "model"]),
+    ("auth", &["entry_json", "fs", "json_file", "model"]),
     ("http", &["auth", "entry_json", "experiment", "model"]),
 ];
 
