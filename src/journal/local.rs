@@ -235,7 +235,7 @@ impl Journal for LocalJournal {
         self.shared.close();
         let checkpointer = lock(&self.checkpointer).take().map(JoinHandle::join);
         let Some(Ok(mut checkpointer)) = checkpointer else {
-            error!("a journal thread panicked: the next start will recover from the journal");
+            error!("the checkpoint thread panicked: the next start will recover from the journal");
             return;
         };
         if let Err(error) = checkpointer.finish(committer.into_lap()) {
