@@ -19,6 +19,8 @@ pub struct Inner {
     pub faults: Vec<Fault>,
     pub stop_at: Option<u64>,
     pub change_count: u64,
+    pub failed_count: u64,
+    pub fault_count: u64,
     pub counts: HashMap<String, [u64; OP_COUNT]>,
     pub recorded: Option<Vec<(Op, String)>>,
     pub free_bytes: Option<u64>,
@@ -41,6 +43,8 @@ impl Inner {
             faults: Vec::new(),
             stop_at: None,
             change_count: 0,
+            failed_count: 0,
+            fault_count: 0,
             counts: HashMap::new(),
             recorded: None,
             free_bytes: None,
@@ -108,6 +112,14 @@ impl Inner {
         }
     }
 
+    pub fn is_cache_wrong(&self) -> bool {
+        let is_wrong = |node: &Node| match node {
+            Node::File(file) => file.is_cache_wrong,
+            Node::Dir(_) => false,
+        };
+        self.nodes.iter().any(is_wrong)
+    }
+
     pub fn unsynced_count(&self) -> usize {
         let count = |node: &Node| match node {
             Node::File(file) => file.dirty_count(),
@@ -157,6 +169,7 @@ impl Inner {
         let changes = !matches!(op, Op::Open | Op::Read | Op::List | Op::Map);
         if changes {
             if self.stop_at.is_some_and(|at| self.change_count >= at) {
+                self.failed_count += 1;
                 return Err(io::Error::other("the power has gone"));
             }
             self.change_count += 1;
@@ -178,6 +191,10 @@ impl Inner {
             failure = Some(fault.failure);
             fault.is_sticky
         });
+        if failure.is_some() {
+            self.failed_count += 1;
+            self.fault_count += 1;
+        }
         match failure {
             None => Ok(None),
             Some(Failure::Short) if op == Op::Write => Ok(failure),

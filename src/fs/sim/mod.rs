@@ -144,6 +144,21 @@ impl SimMachine {
         self.inner().change_count
     }
 
+    /// How many calls failed so far because of [`Self::fail`].
+    pub fn fault_count(&self) -> u64 {
+        self.inner().fault_count
+    }
+
+    /// Whether a sync failed since the last crash, and the cache shows what the disk lacks.
+    pub fn is_cache_wrong(&self) -> bool {
+        self.inner().is_cache_wrong()
+    }
+
+    /// How many calls failed so far, since the test wanted it or the power had gone.
+    pub fn failed_count(&self) -> u64 {
+        self.inner().failed_count
+    }
+
     /// How many calls of a kind there were, on paths that contain `path`.
     pub fn count(&self, op: Op, path: &str) -> u64 {
         let inner = self.inner();

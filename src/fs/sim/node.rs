@@ -17,7 +17,7 @@ pub struct FileNode {
     /// Lengths that the file had since the last sync.
     lengths: Vec<usize>,
     /// A sync failed: clean pages of the cache may differ from the disk.
-    is_cache_wrong: bool,
+    pub is_cache_wrong: bool,
 }
 
 /// A write since the last sync.
@@ -104,8 +104,8 @@ impl FileNode {
 
     /// A sync failed: nothing was written, and the pages count as clean all the same.
     pub fn fail_sync(&mut self) {
+        self.is_cache_wrong |= !self.writes.is_empty();
         self.forget_writes();
-        self.is_cache_wrong = true;
     }
 
     /// Forgets clean pages: what is read next comes from the disk.
