@@ -13,9 +13,10 @@ use super::json_file;
 use crate::fs::{
     Disk, Host, LockGuard, parent, read_small, read_up_to, replace_file, write_all_at,
 };
+use crate::journal::checkpoint::journal_path;
 use crate::journal::local::{Resume, journal_dir};
 use crate::journal::redo::{self, Applied, Life, Plan};
-use crate::journal::scan::{JournalError, Purpose, read_laps};
+use crate::journal::scan::{JOURNAL_FILES, JournalError, Purpose, read_laps};
 use crate::log::open::cut;
 use crate::log::reader::{SegmentError, list_segments};
 use crate::model::{Definition, Slug};
@@ -172,7 +173,11 @@ impl Folder {
             }
             _ => {}
         }
-        host.disk.sync_dir(dir).map_err(io_error("syncing", dir))?;
+        // What a start finds, the next one finds: a kill may have come between the rename of an
+        // experiment's folder and its sync.
+        for dir in [dir, &experiments] {
+            host.disk.sync_dir(dir).map_err(io_error("syncing", dir))?;
+        }
         Ok(Self {
             store_id,
             dir: dir.to_path_buf(),
@@ -247,28 +252,34 @@ impl Folder {
                 "brought up to date from the journal"
             );
         }
+        let last = laps.last();
+        let is_last =
+            |number: &u32| last.is_some_and(|lap| lap.path == journal_path(&journal, *number));
         let resume = Resume {
-            last_lap: laps.iter().map(|lap| lap.header.lap).max().unwrap_or(0),
+            last_lap: last.map_or(0, |lap| lap.header.lap),
+            last_file: (1..=JOURNAL_FILES).find(is_last).unwrap_or(0),
             last_batch: plan.last_batch,
         };
         if is_suspect {
-            self.set_journal_aside(host, resume.last_lap)?;
+            self.set_journal_aside(host, resume)?;
         }
         Ok(resume)
     }
 
     /// A journal with damage keeps its bytes, under a name that says why.
-    fn set_journal_aside(&self, host: &Host, lap: u64) -> Result<(), OpenError> {
+    fn set_journal_aside(&self, host: &Host, resume: Resume) -> Result<(), OpenError> {
         let dir = journal_dir(&self.dir);
-        for entry in host.disk.list(&dir).map_err(io_error("reading", &dir))? {
-            if entry.name.ends_with(".journal") {
-                let path = dir.join(&entry.name);
-                let aside = dir.join(format!("{}.damaged-{lap}", entry.name));
-                host.disk
-                    .rename(&path, &aside)
-                    .map_err(io_error("setting aside", &path))?;
-                warn!(file = %aside.display(), "set aside a journal file with damage");
+        // The newer lap last, as when they are begun anew.
+        let mut files: Vec<u32> = (1..=JOURNAL_FILES).collect();
+        files.sort_by_key(|number| *number == resume.last_file);
+        for path in files.into_iter().map(|number| journal_path(&dir, number)) {
+            let lap = resume.last_lap;
+            let aside = path.with_extension(format!("journal.damaged-{lap}"));
+            match host.disk.rename(&path, &aside) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                renamed => renamed.map_err(io_error("setting aside", &path))?,
             }
+            warn!(file = %aside.display(), "set aside a journal file with damage");
         }
         host.disk.sync_dir(&dir).map_err(io_error("syncing", &dir))
     }

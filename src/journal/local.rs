@@ -41,6 +41,8 @@ pub struct LocalOptions {
 pub struct Resume {
     /// The last lap's number.
     pub last_lap: u64,
+    /// The number of the file that holds it; 0 when there is none.
+    pub last_file: u32,
     /// The last batch's number.
     pub last_batch: u64,
 }
@@ -72,9 +74,11 @@ impl Parts {
         }
         host.disk.sync_dir(&options.store_dir)?;
         let sector_bytes = host.disk.sector_bytes(&dir)?;
+        // The newer lap goes last: it may hold the end of a large group that began in the older one.
+        let mut files: Vec<u32> = (1..=JOURNAL_FILES).collect();
+        files.sort_by_key(|number| *number == resume.last_file);
         let mut laps = Vec::new();
-        for number in 1..=JOURNAL_FILES {
-            let lap = resume.last_lap + u64::from(number);
+        for (lap, number) in (resume.last_lap + 1..).zip(files) {
             laps.push(open_lap(host, options, &dir, number, lap, sector_bytes)?);
         }
         host.disk.sync_dir(&dir)?;

@@ -244,3 +244,52 @@ fn ids_rise_over_restarts_cuts_and_clocks_set_back() {
         }
     }
 }
+
+#[test]
+fn an_experiment_that_a_restart_found_deleted_stays_deleted() {
+    let mut rig = Rig::with("one");
+    rig.put("one", 1, 100);
+    // Killed between the rename of its folder and the sync that makes it durable.
+    rig.machine.stop_at(1);
+    rig.delete("one");
+    rig.kill();
+    rig.start().unwrap();
+    rig.check();
+    assert!(rig.models.is_empty(), "the next start finds it gone");
+    rig.crash(Crash::LoseAll);
+    rig.check();
+}
+
+#[test]
+fn a_large_group_whose_end_is_in_the_newer_lap_outlives_a_recovery_that_is_cut_off() {
+    let mut ends_in_first_file = 0;
+    for puts in 0..30 {
+        let mut rig = Rig::new(1);
+        rig.segment_bytes = 1 << 20;
+        rig.journal_bytes = 12 << 10;
+        rig.start().unwrap();
+        rig.create("one");
+        for n in 0..puts {
+            rig.put("one", n, 600);
+        }
+        rig.machine.record();
+        rig.put_around("one", 100, 2);
+        let written = rig.machine.recorded().into_iter().rev();
+        let batches = written.filter(|(op, path)| *op == Op::Write && path.ends_with(JOURNAL));
+        let mut files = batches.map(|(_, path)| path);
+        let (end, begin) = (files.next().unwrap(), files.next().unwrap());
+        ends_in_first_file += u64::from(end < begin);
+        rig.crash(Crash::LoseAll);
+        for stopped_at in 0.. {
+            let mut rig = rig.fork();
+            rig.machine.stop_at(stopped_at);
+            let is_up = rig.start().is_ok();
+            rig.crash(Crash::KeepAll);
+            rig.check();
+            if is_up {
+                break;
+            }
+        }
+    }
+    assert!(ends_in_first_file > 0);
+}
