@@ -19,6 +19,7 @@ use crate::journal::redo::{self, Applied, Life, Plan};
 use crate::journal::scan::{JOURNAL_FILES, JournalError, Purpose, read_laps};
 use crate::log::open::cut;
 use crate::log::reader::{SegmentError, list_segments};
+use crate::log::segment_file::{Incarnation, Trouble};
 use crate::model::{Definition, Slug};
 
 /// The version of a store's folder that this code writes.
@@ -252,11 +253,10 @@ impl Folder {
                 "brought up to date from the journal"
             );
         }
-        let last = laps.last();
-        let is_last =
-            |number: &u32| last.is_some_and(|lap| lap.path == journal_path(&journal, *number));
+        let last_file = plan.last_file.as_ref();
+        let is_last = |number: &u32| last_file == Some(&journal_path(&journal, *number));
         let resume = Resume {
-            last_lap: last.map_or(0, |lap| lap.header.lap),
+            last_lap: laps.last().map_or(0, |lap| lap.header.lap),
             last_file: (1..=JOURNAL_FILES).find(is_last).unwrap_or(0),
             last_batch: plan.last_batch,
         };
@@ -269,7 +269,7 @@ impl Folder {
     /// A journal with damage keeps its bytes, under a name that says why.
     fn set_journal_aside(&self, host: &Host, resume: Resume) -> Result<(), OpenError> {
         let dir = journal_dir(&self.dir);
-        // The newer lap last, as when they are begun anew.
+        // The last batch goes last, as when the files are begun anew.
         let mut files: Vec<u32> = (1..=JOURNAL_FILES).collect();
         files.sort_by_key(|number| *number == resume.last_file);
         for path in files.into_iter().map(|number| journal_path(&dir, number)) {
@@ -309,15 +309,30 @@ pub fn create_experiment(
     host.disk.sync_dir(&all)
 }
 
-/// Removes an experiment's folder: it is gone, durably, before its first file is.
-pub fn remove_experiment(host: &Host, store_dir: &Path, slug: &Slug) -> io::Result<()> {
+/// Removes an experiment's folder: it is gone, durably, before its first file is. That ends its
+/// `incarnation`. When it fails before, what is durable is still written to its files; when the sync
+/// fails nobody knows whether it is gone, and the journal must not let go of its entries.
+pub fn remove_experiment(
+    host: &Host,
+    store_dir: &Path,
+    slug: &Slug,
+    incarnation: Option<&Incarnation>,
+) -> Result<(), Trouble> {
     let all = experiments_dir(store_dir);
-    let tag = host.entropy.next_u64()?;
+    let tag = host.entropy.next_u64().map_err(Trouble::Write)?;
     let unfinished = all.join(format!("{UNFINISHED_PREFIX}deleted-{slug}-{tag:016x}"));
-    host.disk
-        .rename(&experiment_dir(store_dir, slug), &unfinished)?;
-    host.disk.sync_dir(&all)?;
-    remove_folder(host, &unfinished)
+    let unlink = || {
+        let renamed = host
+            .disk
+            .rename(&experiment_dir(store_dir, slug), &unfinished);
+        renamed.map_err(Trouble::Write)?;
+        host.disk.sync_dir(&all).map_err(Trouble::Sync)
+    };
+    match incarnation {
+        Some(incarnation) => incarnation.end_by(unlink),
+        None => unlink(),
+    }?;
+    remove_folder(host, &unfinished).map_err(Trouble::Write)
 }
 
 fn remove_folder(host: &Host, dir: &Path) -> io::Result<()> {

@@ -41,10 +41,10 @@ pub struct LocalOptions {
 pub struct Resume {
     /// The last lap's number.
     pub last_lap: u64,
-    /// The number of the file that holds it; 0 when there is none.
-    pub last_file: u32,
     /// The last batch's number.
     pub last_batch: u64,
+    /// The number of the file that holds it; 0 when there is none.
+    pub last_file: u32,
 }
 
 /// The parts of a local journal before they have threads: what a simulation drives itself.
@@ -74,7 +74,8 @@ impl Parts {
         }
         host.disk.sync_dir(&options.store_dir)?;
         let sector_bytes = host.disk.sector_bytes(&dir)?;
-        // The newer lap goes last: it may hold the end of a large group that began in the older one.
+        // The last batch goes last: it may hold the end of a large group that began in the other
+        // file. (A lap that was just begun is no help: a torn header shows the one before again.)
         let mut files: Vec<u32> = (1..=JOURNAL_FILES).collect();
         files.sort_by_key(|number| *number == resume.last_file);
         let mut laps = Vec::new();

@@ -10,6 +10,9 @@ use trialog::fs::sim::SimMachine;
 use trialog::fs::{Access, DirEntry, Disk, Entropy, File, FileSystem, Host, LockGuard, Mapping};
 use trialog::journal::format::BATCHES_AT;
 
+/// What all random numbers are, for those who have no salts.
+pub const EQUAL_SALT: u64 = 7;
+
 /// A bug. Each is one that others had, or that a change may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {
@@ -41,6 +44,8 @@ pub enum Lie {
     IdsNotSeeded,
     /// A read error is taken for the end of the file.
     ReadErrorIsEnd,
+    /// Recovery writes a damaged frame again, with a fresh checksum.
+    FreshChecksum,
 }
 
 /// The machine as a store with this bug uses it, once it has recovered.
@@ -58,7 +63,7 @@ pub fn with_salts(host: &Host, are_equal: bool) -> Host {
     struct Same;
     impl Entropy for Same {
         fn next_u64(&self) -> io::Result<u64> {
-            Ok(7)
+            Ok(EQUAL_SALT)
         }
     }
     let mut host = host.clone();

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use trialog::fs::Host;
 use trialog::fs::sim::SimMachine;
+use trialog::log::frame::{self, FRAME_HEADER_LEN, Frame, FrameError, FrameHeader, Seed};
 use trialog::log::open::{OpenedLog, open};
 use trialog::log::reader::{EndHint, Segment, SegmentError, list_segments};
-use trialog::log::segment::SEGMENT_HEADER_LEN;
+use trialog::log::segment::{SEGMENT_HEADER_LEN, SegmentHeader};
 use trialog::log::segment_file::SegmentFile;
 use trialog::log::view::{ActiveSegment, ClosedSegment, LogView};
 use trialog::log::writer::{LogOptions, LogWriter, Resume, segment_id};
@@ -16,6 +17,7 @@ use trialog::model::LogId;
 
 use crate::lies::Lie;
 use crate::rig::STORE;
+use crate::scene::SEGMENT;
 
 /// Where recovery has cut a log: its folder, and the end of its frames.
 pub type Cuts = BTreeMap<PathBuf, u64>;
@@ -45,6 +47,49 @@ pub fn take_cuts(machine: &SimMachine, lie: Option<Lie>) -> Cuts {
         }
     }
     cuts
+}
+
+/// Gives damaged payloads a checksum that fits, for [`Lie::FreshChecksum`].
+pub fn freshen(machine: &SimMachine, lie: Option<Lie>) {
+    let is_segment = |path: &PathBuf| path.to_string_lossy().ends_with(SEGMENT);
+    if lie != Some(Lie::FreshChecksum) {
+        return;
+    }
+    for path in machine.files().into_iter().filter(is_segment) {
+        let mut bytes = machine.read(&path).unwrap();
+        let Ok(read) = SegmentHeader::decode(&bytes) else {
+            continue;
+        };
+        let seed = Seed::new(read.header.salt);
+        let mut at = SEGMENT_HEADER_LEN as usize;
+        while let Some(header) = bytes
+            .get(at..)
+            .and_then(|rest| FrameHeader::decode(rest, seed))
+        {
+            let end = at + header.frame_len();
+            if end > bytes.len() {
+                break;
+            }
+            if let Err(FrameError::Payload(_)) = Frame::decode(&bytes[at..], seed) {
+                let len = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+                let payload = bytes[at + FRAME_HEADER_LEN..][..len].to_vec();
+                let mut fresh = Vec::new();
+                frame::encode(
+                    &mut fresh,
+                    seed,
+                    header.kind,
+                    header.ordinal,
+                    header.id,
+                    |out| {
+                        out.extend_from_slice(&payload);
+                    },
+                );
+                bytes[at..end].copy_from_slice(&fresh);
+            }
+            at = end;
+        }
+        machine.overwrite(&path, &bytes).unwrap();
+    }
 }
 
 /// Opens a log, with this bug.

@@ -16,7 +16,7 @@ use trialog::journal::{CommitError, Group, Mark};
 use trialog::log::open::OpenedLog;
 use trialog::log::reader::SegmentError;
 use trialog::log::segment_file::{Incarnation, Trouble};
-use trialog::log::view::ClosedSegment;
+use trialog::log::view::{ClosedSegment, LogView};
 use trialog::log::writer::{LogOptions, Staged};
 use trialog::model::{Definition, Durability, LogId, NewEntry, Slug};
 use trialog::offline::Source;
@@ -119,6 +119,7 @@ impl Rig {
         let folder = Folder::open(&recovering, dir).map_err(|e| e.to_string())?;
         let resume = folder.recover(&recovering).map_err(|e| e.to_string())?;
         let cuts = misopen::take_cuts(&self.machine, self.lie);
+        misopen::freshen(&self.machine, self.lie);
         folder.experiments(&recovering).map_err(|e| e.to_string())?;
         let host = self.host();
         let options = LocalOptions {
@@ -176,12 +177,17 @@ impl Rig {
         }
         let life = self.life.as_mut().expect("alive");
         life.logs.remove(&name);
-        if let Some(incarnation) = life.incarnations.remove(&name) {
-            incarnation.end();
-        }
-        match folder::remove_experiment(&host, Path::new(STORE), &name) {
+        let incarnation = life.incarnations.remove(&name);
+        let removed =
+            folder::remove_experiment(&host, Path::new(STORE), &name, incarnation.as_deref());
+        match removed {
             Ok(()) => drop(self.models.remove(&name)),
-            Err(_) => model.presence = Presence::MaybeGone,
+            Err(trouble) => {
+                model.presence = Presence::MaybeGone;
+                if let Trouble::Sync(error) = trouble {
+                    life.parts.shared.poison("deleting an experiment", &error);
+                }
+            }
         }
     }
 
@@ -463,6 +469,12 @@ impl Rig {
         assert!(outcome.damages.is_empty(), "{:?}", outcome.damages);
         assert!(outcome.unreadable.is_empty(), "{:?}", outcome.unreadable);
         entries
+    }
+
+    /// What the server reads of an experiment's log.
+    pub fn view(&mut self, name: &str) -> Arc<LogView> {
+        let log = self.log(&slug(name)).unwrap();
+        log.writer.view().clone()
     }
 
     /// Reads an entry as the server does; `pick` chooses among those of the experiment.

@@ -64,7 +64,12 @@ pub fn run_all(first: u64, count: u64, lie: Option<Lie>) -> Result<Seen, Failed>
 
 /// What comes of a run; a panic is a failure like any other.
 pub fn outcome(schedule: &Schedule, lie: Option<Lie>) -> Result<Seen, String> {
-    catch_unwind(AssertUnwindSafe(|| run(schedule, lie))).unwrap_or_else(|panic| {
+    catch(|| run(schedule, lie))
+}
+
+/// What `run` says, or what it panicked with.
+pub fn catch<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()));
         Err(format!("a panic: {}", text.unwrap_or_default()))

@@ -134,7 +134,7 @@ impl Step {
             29..=30 => Self::Clock {
                 step_ms: rng.i64(-100_000..100_000),
             },
-            31..=32 => Self::Fail(fault(rng)),
+            31..=33 => Self::Fail(fault(rng)),
             _ => Self::End(End::random(rng)),
         }
     }
@@ -144,13 +144,17 @@ impl End {
     fn random(rng: &mut Rng) -> Self {
         let how = match rng.u8(..10) {
             0 => How::Stop,
-            1..=2 => How::Kill,
+            1..=3 => How::Kill,
             _ => How::Crash(crash(rng)),
         };
-        let cut_offs = pick(rng, &[0, 0, 0, 1, 1, 2]);
+        // What a kill leaves in the page cache, the next power cut may take.
+        let cut_offs = match how {
+            How::Kill => pick(rng, &[1, 1, 2]),
+            _ => pick(rng, &[0, 0, 0, 1, 1, 2]),
+        };
         Self {
             how,
-            after: rng.bool().then(|| rng.u64(..25)),
+            after: (rng.u8(..3) > 0).then(|| rng.u64(..16)),
             recovery: (0..cut_offs).map(|_| CutOff::random(rng)).collect(),
         }
     }
@@ -158,10 +162,11 @@ impl End {
 
 impl CutOff {
     fn random(rng: &mut Rng) -> Self {
-        match rng.u8(..8) {
+        match rng.u8(..10) {
             0 => Self::Fail(fault(rng)),
-            1 => Self::End(How::Kill, rng.u64(..40)),
-            _ => Self::End(How::Crash(crash(rng)), rng.u64(..40)),
+            1..=2 => Self::Fail(failing_read(rng)),
+            3 => Self::End(How::Kill, rng.u64(..40)),
+            _ => Self::End(How::Crash(crash(rng)), rng.u64(..24)),
         }
     }
 }
@@ -203,10 +208,20 @@ fn fault(rng: &mut Rng) -> Fault {
     Fault {
         op,
         path: pick(rng, &["", ".journal", ".segment"]),
-        after: rng.u64(..12),
+        after: rng.u64(..8),
         failure,
         // An interrupted call is tried again, and so must not be interrupted for ever.
         is_sticky: failure != Interrupted && rng.u8(..4) == 0,
+    }
+}
+
+fn failing_read(rng: &mut Rng) -> Fault {
+    Fault {
+        op: pick(rng, &[Op::Read, Op::Map, Op::Map, Op::List]),
+        path: pick(rng, &["", ".journal", ".segment"]),
+        after: rng.u64(..6),
+        failure: Failure::Io,
+        is_sticky: rng.bool(),
     }
 }
 
