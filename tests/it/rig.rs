@@ -1,6 +1,9 @@
 //! A store without threads or a runtime, on a simulated machine: the test decides what happens
 //! when. Beside it, a [`Model`] of each experiment.
 
+mod large;
+mod reading;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -14,13 +17,10 @@ use trialog::journal::checkpoint::is_full;
 use trialog::journal::local::{LocalOptions, Parts};
 use trialog::journal::{CommitError, Group, Mark};
 use trialog::log::open::OpenedLog;
-use trialog::log::reader::SegmentError;
 use trialog::log::segment_file::{Incarnation, Trouble};
-use trialog::log::view::{ClosedSegment, LogView};
+use trialog::log::view::ClosedSegment;
 use trialog::log::writer::{LogOptions, Staged};
 use trialog::model::{Definition, Durability, LogId, NewEntry, Slug};
-use trialog::offline::Source;
-use trialog::offline::replay::{Selection, replay};
 
 use crate::lies::{self, Lie};
 use crate::misopen::{self, Cuts};
@@ -271,74 +271,6 @@ impl Rig {
         all
     }
 
-    /// Appends a group around the journal, as the actor does with a large one.
-    pub fn append_around(&mut self, name: &str, entries: Vec<NewEntry>) -> Result<(), CommitError> {
-        let name = slug(name);
-        let Ok(log) = self.log(&name) else {
-            return Err(CommitError::Refused);
-        };
-        let mut staged = log.writer.stage(&entries).expect("staging is in memory");
-        let ids = staged.ids.clone();
-        let (begin, end) = (staged.entries_begin(), staged.end());
-        let (seam_offset, seam) = staged.seam(SECTOR);
-        let body = staged.bytes.split_off(staged.head_len);
-        let segment = staged.segment.file.clone();
-        let closed = staged.closed.take();
-        let head = Group {
-            segment: segment.clone(),
-            offset: staged.offset,
-            lead_len: staged.lead_len,
-            bytes: std::mem::take(&mut staged.bytes),
-            mark: Mark::Begin,
-            done: Box::new(|_| {}),
-        };
-        let mut result = self.commit_one(head);
-        if result.is_ok() {
-            let life = self.life.as_mut().expect("alive");
-            if let Some(closed) = closed {
-                life.queue(closed, &name);
-            }
-            let shared = life.parts.shared.clone();
-            let flushed = shared.flush().map_err(Trouble::Sync);
-            result = match flushed.and_then(|()| segment.write_around(begin, &body)) {
-                Ok(()) => self.commit_one(end_mark(&staged, end, seam_offset, seam)),
-                Err(Trouble::Write(error)) if is_full(&error) => {
-                    shared.note_full();
-                    self.give_up(&name, &staged, begin);
-                    Err(CommitError::Failed)
-                }
-                Err(Trouble::Write(error) | Trouble::Sync(error)) => {
-                    shared.poison("writing a large group", &error);
-                    Err(CommitError::Failed)
-                }
-            };
-        }
-        self.note(&name, &ids, &entries, result);
-        result
-    }
-
-    /// As the actor gives up a large group that found the disk full.
-    fn give_up(&mut self, name: &Slug, staged: &Staged, begin: u64) {
-        let life = self.life.as_mut().expect("alive");
-        let shared = life.parts.shared.clone();
-        let writer = &mut life.logs.get_mut(name).expect("staged there").writer;
-        let closed = match writer.abandon(staged) {
-            Ok(closed) => closed,
-            Err(error) => {
-                let error = std::io::Error::other(error.to_string());
-                return shared.poison("giving up a large group", &error);
-            }
-        };
-        let next = writer.stage(&[]).expect("staging is in memory");
-        if self.commit_one(group(next, |_| {})).is_err() {
-            return;
-        }
-        let _repeated_by_a_new_lap = self.commit_one(end_mark(staged, begin, begin, Vec::new()));
-        if let Some(closed) = closed {
-            self.life.as_mut().expect("alive").queue(closed, name);
-        }
-    }
-
     fn commit_one(&mut self, mut group: Group) -> Result<(), CommitError> {
         let outcome = Arc::new(Mutex::new(Err(CommitError::Refused)));
         let told = outcome.clone();
@@ -453,60 +385,6 @@ impl Rig {
         self.life = None;
     }
 
-    /// What an offline reader sees of an experiment now.
-    pub fn replayed(&self, name: &Slug) -> Vec<(LogId, Vec<u8>)> {
-        let source = Source::open(self.machine.host().disk, Path::new(STORE)).unwrap();
-        let selection = Selection {
-            experiments: vec![name.clone()],
-            ..Selection::default()
-        };
-        let mut entries = Vec::new();
-        let outcome = replay(&source, &selection, |entry| {
-            entries.push((entry.id, entry.body.to_vec()));
-            Ok(())
-        })
-        .unwrap();
-        assert!(outcome.damages.is_empty(), "{:?}", outcome.damages);
-        assert!(outcome.unreadable.is_empty(), "{:?}", outcome.unreadable);
-        entries
-    }
-
-    /// What the server reads of an experiment's log.
-    pub fn view(&mut self, name: &str) -> Arc<LogView> {
-        let log = self.log(&slug(name)).unwrap();
-        log.writer.view().clone()
-    }
-
-    /// Reads an entry as the server does; `pick` chooses among those of the experiment.
-    pub fn read(&mut self, name: &str, pick: usize) {
-        let name = slug(name);
-        let Ok(log) = self.log(&name) else { return };
-        let view = log.writer.view().clone();
-        let disk = self.life.as_ref().expect("alive").host.disk.clone();
-        let Some(model) = self.models.get(&name) else {
-            return;
-        };
-        if let Some((id, body)) = model.acked.get(pick % model.acked.len().max(1)) {
-            // The disk may fail to say; but it must not say something else.
-            match view.get(&*disk, *id) {
-                Ok(Some(entry)) if entry.body == body[..] => {}
-                Err(SegmentError::Io { .. }) => {}
-                read => self.wrong = Some(format!("{name}: {id} is read as {read:?}")),
-            }
-        }
-    }
-
-    /// Before a group is durable nobody reads it.
-    fn must_not_be_read(&mut self, name: &Slug, id: LogId) {
-        let life = self.life.as_ref().expect("alive");
-        let view = life.logs.get(name).expect("staged there").writer.view();
-        let failed_before = self.machine.failed_count();
-        let read = view.get(&*life.host.disk, id);
-        if !matches!(read, Ok(None)) && self.machine.failed_count() == failed_before {
-            self.wrong = Some(format!("{name}: {id} is not durable and read as {read:?}"));
-        }
-    }
-
     /// Works in the background until the journal has a lap to go on with. A full disk gets room,
     /// since nobody else could make some.
     fn make_room(&mut self) {
@@ -530,17 +408,6 @@ impl Life {
         closed.note_queued();
         let incarnation = self.incarnations.get(name).expect("opened before").clone();
         self.closed.push((closed, incarnation));
-    }
-}
-
-fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group {
-    Group {
-        segment: staged.segment.file.clone(),
-        offset: seam_offset,
-        lead_len: 0,
-        bytes: seam,
-        mark: Mark::End { end },
-        done: Box::new(|_| {}),
     }
 }
 

@@ -21,7 +21,8 @@ struct Anatomy {
     path: PathBuf,
     bytes: Vec<u8>,
     frames: Vec<Range<usize>>,
-    frames_end: usize,
+    /// The file's end when there is no footer.
+    footer_start: usize,
     is_last: bool,
 }
 
@@ -151,11 +152,13 @@ impl Anatomy {
             } => Some(position as usize..position as usize + frame.frame_len()),
             _ => None,
         });
+        let footer = segment.footer();
         Self {
             path: path.to_owned(),
             bytes: segment.bytes().to_vec(),
             frames: frames.collect(),
-            frames_end: segment.frames_end as usize,
+            footer_start: footer
+                .map_or(segment.bytes().len(), |footer| footer.footer_start as usize),
             is_last,
         }
     }
@@ -176,7 +179,7 @@ impl Anatomy {
             1 => flip(frame.start + rng.usize(4..6), bit),
             2 => flip(frame.start + 8, bit),
             3 => flip(rng.usize(frame.start + 36..frame.end), bit),
-            4 if self.frames_end < len => flip(rng.usize(self.frames_end..len), bit),
+            4 if self.footer_start < len => flip(rng.usize(self.footer_start..len), bit),
             4 => flip(rng.usize(..SEGMENT_HEADER_LEN as usize), bit),
             5 => {
                 rng.fill(&mut bytes[frame.start..frame.start + 36]);
