@@ -19,7 +19,7 @@ use crate::journal::scan::{JOURNAL_FILES, JournalDamage, JournalError, Purpose, 
 use crate::json_file;
 use crate::log::open::{cut, goes_on_behind};
 use crate::log::reader::{SegmentError, list_segments};
-use crate::log::segment_file::Trouble;
+use crate::log::segment_file::{Incarnation, Trouble};
 use crate::model::{Definition, Slug};
 
 /// The version of a store's folder that this code writes.
@@ -181,7 +181,11 @@ impl Folder {
             }
             _ => {}
         }
-        host.disk.sync_dir(dir).map_err(io_error("syncing", dir))?;
+        // What a start finds, the next one finds: a kill may have come between the rename of an
+        // experiment's folder and its sync.
+        for dir in [dir, &experiments] {
+            host.disk.sync_dir(dir).map_err(io_error("syncing", dir))?;
+        }
         Ok(Self {
             store_id,
             dir: dir.to_path_buf(),
@@ -264,28 +268,33 @@ impl Folder {
                 "brought up to date from the journal"
             );
         }
+        let last_file = plan.last_file.as_ref();
+        let is_last = |number: &u32| last_file == Some(&journal_path(&journal, *number));
         let resume = Resume {
-            last_lap: laps.iter().map(|lap| lap.header.lap).max().unwrap_or(0),
+            last_lap: laps.last().map_or(0, |lap| lap.header.lap),
+            last_file: (1..=JOURNAL_FILES).find(is_last).unwrap_or(0),
             last_batch: plan.last_batch,
         };
         if is_suspect {
-            self.set_journal_aside(host, resume.last_lap)?;
+            self.set_journal_aside(host, resume)?;
         }
         Ok(resume)
     }
 
     /// A journal with damage keeps its bytes, under a name that says why.
-    fn set_journal_aside(&self, host: &Host, lap: u64) -> Result<(), OpenError> {
+    fn set_journal_aside(&self, host: &Host, resume: Resume) -> Result<(), OpenError> {
         let dir = journal_dir(&self.dir);
-        for entry in host.disk.list(&dir).map_err(io_error("reading", &dir))? {
-            if entry.name.ends_with(".journal") {
-                let path = dir.join(&entry.name);
-                let aside = dir.join(format!("{}{SET_ASIDE}{lap}", entry.name));
-                host.disk
-                    .rename(&path, &aside)
-                    .map_err(io_error("setting aside", &path))?;
-                warn!(file = %aside.display(), "set aside a journal file with damage");
+        // The last batch goes last, as when the files are begun anew.
+        let mut files: Vec<u32> = (1..=JOURNAL_FILES).collect();
+        files.sort_by_key(|number| *number == resume.last_file);
+        for path in files.into_iter().map(|number| journal_path(&dir, number)) {
+            let lap = resume.last_lap;
+            let aside = path.with_extension(format!("journal{SET_ASIDE}{lap}"));
+            match host.disk.rename(&path, &aside) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                renamed => renamed.map_err(io_error("setting aside", &path))?,
             }
+            warn!(file = %aside.display(), "set aside a journal file with damage");
         }
         host.disk.sync_dir(&dir).map_err(io_error("syncing", &dir))
     }
@@ -357,15 +366,30 @@ fn write_unfinished(
     Ok(unfinished)
 }
 
-/// Removes an experiment's folder: it is gone, durably, before its first file is.
-pub fn remove_experiment(host: &Host, store_dir: &Path, slug: &Slug) -> io::Result<()> {
+/// Removes an experiment's folder: it is gone, durably, before its first file is. That ends its
+/// `incarnation`. When it fails before, what is durable is still written to its files; when the sync
+/// fails nobody knows whether it is gone, and the journal must not let go of its entries.
+pub fn remove_experiment(
+    host: &Host,
+    store_dir: &Path,
+    slug: &Slug,
+    incarnation: Option<&Incarnation>,
+) -> Result<(), Trouble> {
     let all = experiments_dir(store_dir);
-    let tag = host.entropy.next_u64()?;
+    let tag = host.entropy.next_u64().map_err(Trouble::Write)?;
     let unfinished = all.join(format!("{UNFINISHED_PREFIX}deleted-{slug}-{tag:016x}"));
-    host.disk
-        .rename(&experiment_dir(store_dir, slug), &unfinished)?;
-    host.disk.sync_dir(&all)?;
-    remove_folder(host, &unfinished)
+    let unlink = || {
+        let renamed = host
+            .disk
+            .rename(&experiment_dir(store_dir, slug), &unfinished);
+        renamed.map_err(Trouble::Write)?;
+        host.disk.sync_dir(&all).map_err(Trouble::Sync)
+    };
+    match incarnation {
+        Some(incarnation) => incarnation.end_by(unlink),
+        None => unlink(),
+    }?;
+    remove_folder(host, &unfinished).map_err(Trouble::Write)
 }
 
 fn remove_folder(host: &Host, dir: &Path) -> io::Result<()> {

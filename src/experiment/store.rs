@@ -405,22 +405,20 @@ impl Store {
         })?;
         self.registry.remove(slug);
         handle.stop().await;
-        if let Some(incarnation) = handle.incarnation() {
-            blocking(move || {
-                incarnation.end();
-                Ok(())
-            })
-            .await
-            .map_err(StoreError::Io)?;
-        }
-        let (host, dir, old) = (
-            self.shared.host.clone(),
-            self.dir().to_path_buf(),
-            slug.clone(),
-        );
-        blocking(move || folder::remove_experiment(&host, &dir, &old))
-            .await
-            .map_err(StoreError::Io)?;
+        let (shared, dir, old) = (self.shared.clone(), self.dir().to_path_buf(), slug.clone());
+        let incarnation = handle.incarnation();
+        blocking(move || {
+            match folder::remove_experiment(&shared.host, &dir, &old, incarnation.as_deref()) {
+                Ok(()) => Ok(()),
+                Err(Trouble::Write(error)) => Err(error),
+                Err(Trouble::Sync(error)) => {
+                    shared.journal.poison("deleting an experiment", &error);
+                    Err(error)
+                }
+            }
+        })
+        .await
+        .map_err(StoreError::Io)?;
         info!(experiment = %slug, "experiment deleted");
         Ok(())
     }

@@ -43,6 +43,8 @@ pub struct Resume {
     pub last_lap: u64,
     /// The last batch's number.
     pub last_batch: u64,
+    /// The number of the file that holds it; 0 when there is none.
+    pub last_file: u32,
 }
 
 /// The parts of a local journal before they have threads: what a simulation drives itself.
@@ -75,9 +77,12 @@ impl Parts {
         let store_dir = &options.store_dir;
         host.disk.sync_dir(store_dir).map_err(naming(store_dir))?;
         let sector_bytes = host.disk.sector_bytes(&dir).map_err(naming(&dir))?;
+        // The last batch goes last: it may hold the end of a large group that began in the other
+        // file. (A lap that was just begun is no help: a torn header shows the one before again.)
+        let mut files: Vec<u32> = (1..=JOURNAL_FILES).collect();
+        files.sort_by_key(|number| *number == resume.last_file);
         let mut laps = Vec::new();
-        for number in 1..=JOURNAL_FILES {
-            let lap = resume.last_lap + u64::from(number);
+        for (lap, number) in (resume.last_lap + 1..).zip(files) {
             let path = journal_path(&dir, number);
             let opened = open_lap(host, options, &path, lap, sector_bytes);
             laps.push(opened.map_err(naming(&path))?);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::{Batch, RecordMark};
@@ -26,6 +26,8 @@ pub struct Plan<'a> {
     pub damages: Vec<JournalDamage>,
     /// The last batch's number.
     pub last_batch: u64,
+    /// The journal file that holds it.
+    pub last_file: Option<PathBuf>,
     by_id: HashMap<SegmentId, usize>,
 }
 
@@ -87,6 +89,9 @@ impl<'a> Plan<'a> {
                 });
             }
             plan.damages.extend(damages);
+            if !batches.is_empty() {
+                plan.last_file = Some(lap.path.clone());
+            }
             for batch in batches {
                 plan.add(batch);
             }
@@ -191,7 +196,7 @@ pub fn apply(
 
 struct Written {
     file: Arc<dyn File>,
-    path: std::path::PathBuf,
+    path: PathBuf,
 }
 
 fn write_segment(

@@ -13,6 +13,7 @@
 //! A reader passes over kinds of section that it doesn't know.
 
 use super::index::{Block, SegmentIndex, positions};
+use super::planted::{Bug, is_planted};
 use super::record::{self, BorrowDecode, Encode};
 use super::segment::{Fields, HeaderError};
 use crate::model::LogId;
@@ -166,7 +167,7 @@ impl<'a> Footer<'a> {
         let footer = front.get(footer_start..)?;
         let is_ours = trailer.salt == salt
             && trailer.frames_end <= trailer.footer_start
-            && crc32fast::hash(footer) == trailer.footer_crc
+            && (crc32fast::hash(footer) == trailer.footer_crc || is_planted(Bug::IndexTrusted))
             && footer_head(footer, salt) == Some(trailer.frames_end);
         if !is_ours {
             return None;
@@ -214,7 +215,7 @@ impl<'a> Footer<'a> {
         let len = usize::try_from(head.u64().ok()?).ok()?;
         let end = SECTION_HEAD_LEN.checked_add(len)?;
         let payload = sections.get(SECTION_HEAD_LEN..end)?;
-        if crc32fast::hash(payload) != crc {
+        if crc32fast::hash(payload) != crc && !is_planted(Bug::IndexTrusted) {
             return None;
         }
         match kind {

@@ -18,6 +18,7 @@
 //! Integers are little-endian. The header has a CRC of its own so that the length can be trusted
 //! before it is used, and a damaged payload costs exactly one entry, which can be named.
 
+use super::planted::{Bug, is_planted};
 use crate::model::LogId;
 
 /// Bytes of a frame in front of its payload.
@@ -85,8 +86,17 @@ impl Seed {
         Self(crc32fast::hash(&salt.to_le_bytes()))
     }
 
-    fn crc(self, bytes: &[u8]) -> u32 {
-        continued(self.0, bytes)
+    /// The checksum of what stands in front of a header's checksums.
+    fn crc(self, covered: &[u8; HEADER_CRC_AT]) -> u32 {
+        let mut covered = *covered;
+        let [_, _, _, _, l0, l1, l2, l3, o0, o1, o2, o3, ..] = &mut covered;
+        if is_planted(Bug::CrcWithoutLength) {
+            [*l0, *l1, *l2, *l3] = [0; 4];
+        }
+        if is_planted(Bug::CrcWithoutOrdinal) {
+            [*o0, *o1, *o2, *o3] = [0; 4];
+        }
+        continued(self.0, &covered)
     }
 }
 
@@ -115,7 +125,7 @@ impl FrameHeader {
         let (id, crcs) = rest.split_first_chunk::<16>()?;
         let (crc, payload_crc) = crcs.split_first_chunk::<4>()?;
         let crc = u32::from_le_bytes(*crc);
-        if crc != seed.crc(header.get(..HEADER_CRC_AT)?) {
+        if crc != seed.crc(header.first_chunk()?) {
             return None;
         }
         let kind = match kind {
@@ -197,7 +207,9 @@ pub fn encode(
     let [m0, m1] = MAGIC;
     let [l0, l1, l2, l3] = (payload.len() as u32).to_le_bytes();
     let [o0, o1, o2, o3] = ordinal.to_le_bytes();
-    let (covered, crcs) = header.split_at_mut(HEADER_CRC_AT);
+    let Some((covered, crcs)) = header.split_first_chunk_mut::<HEADER_CRC_AT>() else {
+        return;
+    };
     let (fixed, id_bytes) = covered.split_at_mut(12);
     fixed.copy_from_slice(&[m0, m1, kind, CODEC_PLAIN, l0, l1, l2, l3, o0, o1, o2, o3]);
     id_bytes.copy_from_slice(&id.as_u128().to_le_bytes());

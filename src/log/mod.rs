@@ -8,6 +8,7 @@ pub mod format;
 pub mod frame;
 pub mod index;
 pub mod open;
+pub mod planted;
 pub mod reader;
 pub mod record;
 pub mod scan;

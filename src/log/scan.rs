@@ -1,6 +1,7 @@
 //! Walking a segment's frames, and telling damage from a torn tail.
 
 use super::frame::{FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameError, Seed};
+use super::planted::{Bug, is_planted};
 use super::record::Record;
 use crate::model::LogId;
 
@@ -129,7 +130,7 @@ impl<'a> Scanner<'a> {
         let due = self.ordinal;
         let ordinal = frame.header.ordinal;
         self.position += frame.frame_len();
-        if ordinal < due {
+        if ordinal < due && !is_planted(Bug::LastOfTwoWins) {
             return Found::Damage(Damage {
                 start: position,
                 end,
@@ -153,7 +154,7 @@ impl<'a> Scanner<'a> {
                 reason: DamageReason::Record,
             }),
         };
-        if ordinal == due {
+        if ordinal <= due {
             return found;
         }
         self.held = Some(found);

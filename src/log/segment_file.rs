@@ -48,12 +48,14 @@ impl Incarnation {
         Arc::new(Self { number, has_ended })
     }
 
-    /// Ends it. When this returns, nothing more is written.
-    pub fn end(&self) {
-        *self
-            .has_ended
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = true;
+    /// Ends it if `by` goes well: meanwhile and from then on nothing is written. Otherwise it goes
+    /// on, and so do its writers.
+    pub fn end_by<E>(&self, by: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let has_ended = self.has_ended.write();
+        let mut has_ended = has_ended.unwrap_or_else(PoisonError::into_inner);
+        by()?;
+        *has_ended = true;
+        Ok(())
     }
 
     fn go_on(&self) -> RwLockReadGuard<'_, bool> {
@@ -247,20 +249,19 @@ impl SegmentFile {
         self.durable_end.store(end, Ordering::Release);
     }
 
-    /// The file as it is, with everything durable written into it.
-    pub fn map_written(&self) -> io::Result<Mapping> {
+    /// The file as it is, with everything durable written into it. What lies behind `frames_end`
+    /// was set aside: it is made durable with the file's length, and then read from the disk
+    /// itself, since a sync that failed may have left other bytes in the page cache.
+    pub fn map_written(&self, frames_end: u64) -> io::Result<Mapping> {
         self.write_out(u64::MAX)?;
-        let file = self.disk.open(&self.path, Access::Read)?;
-        file.map(file.len()?)
-    }
-
-    /// Makes the file's length durable, with bytes at its end that were set aside; what is read
-    /// next is what the disk has.
-    pub fn sync_whole(&self) -> io::Result<()> {
         let _io = lock(&self.io);
         let file = self.disk.open(&self.path, Access::ReadWrite)?;
-        file.sync_data()?;
-        file.drop_cache()
+        let len = file.len()?;
+        if len > frames_end {
+            file.sync_data()?;
+            file.drop_cache()?;
+        }
+        file.map(len)
     }
 
     /// The bytes from `begin` to `end`, written or not. The caller stays below the durable end.

@@ -83,6 +83,8 @@ struct ClosedIndex {
     variants: Vec<VariantCount>,
     last: Option<(LogId, u64)>,
     blocks: Vec<Block>,
+    /// Whether frames were damaged when it was made from them.
+    is_damaged: bool,
 }
 
 /// What a log holds.
@@ -303,14 +305,7 @@ impl ClosedSegment {
                 ))
             }
         };
-        let mut bytes = file.map_written()?;
-        if bytes.len() as u64 > self.frames_end {
-            // The checksum covers bytes set aside, which nobody wrote again: as the disk has them,
-            // and not a cache that a failed sync left. What is mapped stays cached.
-            drop(bytes);
-            file.sync_whole()?;
-            bytes = file.map_written()?;
-        }
+        let bytes = file.map_written(self.frames_end)?;
         let hint = EndHint::At(self.frames_end);
         let Ok(segment) = Segment::from_bytes(self.path.clone(), bytes, hint) else {
             return Ok(None);
@@ -380,14 +375,19 @@ impl ClosedSegment {
         if let Some(active) = self.live() {
             return active.get(id, self.frames_end);
         }
-        let Some(block) = block_of(&self.index(disk)?.blocks, id, self.frames_end) else {
-            return Ok(None);
+        let index = self.index(disk)?;
+        let unless_lost = |found: Option<Entry>| match found {
+            None if index.is_damaged => Err(damaged(&self.path, id)),
+            found => Ok(found),
+        };
+        let Some(block) = block_of(&index.blocks, id, self.frames_end) else {
+            return unless_lost(None);
         };
         let segment = Segment::open(disk, &self.path, EndHint::At(self.frames_end))?;
         let block = segment
             .bytes()
             .get(block.start as usize..block.end as usize);
-        find_entry(block.unwrap_or_default(), segment.seed(), id, &self.path)
+        find_entry(block.unwrap_or_default(), segment.seed(), id, &self.path).and_then(unless_lost)
     }
 
     fn add_to(&self, disk: &dyn Disk, summary: &mut LogSummary) -> Result<(), SegmentError> {
@@ -423,11 +423,14 @@ impl ClosedSegment {
                     .ids()
                     .map(|(_, last)| (last, footer.summary.received_at_ms_last)),
                 blocks: footer.blocks(),
+                is_damaged: false,
             },
             // Missing or damaged: the frames are the truth.
             None => {
-                let index = segment.fold().index;
+                let fold = segment.fold();
+                let index = fold.index;
                 ClosedIndex {
+                    is_damaged: !fold.damages.is_empty(),
                     variants: index
                         .variants
                         .iter()
@@ -475,19 +478,24 @@ impl LogSummary {
     }
 }
 
+fn damaged(path: &Path, id: LogId) -> SegmentError {
+    SegmentError::Damaged {
+        path: path.to_path_buf(),
+        id,
+    }
+}
+
 /// The entry `id` among the frames of one block. Damage in front of it is stepped over; but who
-/// doesn't find it then must not say that it was never there.
+/// doesn't find it then, or not each frame behind the one before it, must not say that it was
+/// never there.
 fn find_entry(
     block: &[u8],
     seed: Seed,
     id: LogId,
     path: &Path,
 ) -> Result<Option<Entry>, SegmentError> {
-    let damaged = || SegmentError::Damaged {
-        path: path.to_path_buf(),
-        id,
-    };
     let mut is_damaged = false;
+    let mut due = None;
     let mut position = 0;
     while let Some(rest) = block.get(position..).filter(|rest| !rest.is_empty()) {
         let Ok(frame) = Frame::decode_unpadded(rest, seed) else {
@@ -496,11 +504,13 @@ fn find_entry(
             continue;
         };
         position += frame.frame_len();
+        is_damaged |= due.is_some_and(|due| frame.header.ordinal != due);
+        due = Some(frame.header.ordinal.saturating_add(1));
         if frame.header.id != id {
             continue;
         }
         let Ok(Record::Entry(entry)) = Record::of(&frame) else {
-            return Err(damaged());
+            return Err(damaged(path, id));
         };
         return Ok(Some(Entry {
             id,
@@ -509,5 +519,8 @@ fn find_entry(
             body: Bytes::copy_from_slice(entry.body),
         }));
     }
-    if is_damaged { Err(damaged()) } else { Ok(None) }
+    if is_damaged {
+        return Err(damaged(path, id));
+    }
+    Ok(None)
 }

@@ -1,23 +1,30 @@
 //! A store without threads or a runtime, on a simulated machine: the test decides what happens
-//! when. Beside it, the plainest model of what must be there.
+//! when. Beside it, a [`Model`] of each experiment.
+
+mod large;
+mod reading;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use trialog::experiment::definition::DefinitionFile;
 use trialog::experiment::folder::{self, Folder};
+use trialog::fs::Host;
 use trialog::fs::sim::{Crash, SimMachine};
+use trialog::journal::checkpoint::is_full;
 use trialog::journal::local::{LocalOptions, Parts};
 use trialog::journal::{CommitError, Group, Mark};
-use trialog::log::open::{OpenedLog, open};
-use trialog::log::segment_file::Incarnation;
+use trialog::log::open::OpenedLog;
+use trialog::log::segment_file::{Incarnation, Trouble};
 use trialog::log::view::ClosedSegment;
 use trialog::log::writer::{LogOptions, Staged};
 use trialog::model::{Definition, Durability, LogId, NewEntry, Slug};
-use trialog::offline::Source;
-use trialog::offline::replay::{Selection, replay};
-use trialog::offline::verify::verify;
+
+use crate::lies::{self, Lie};
+use crate::misopen::{self, Cuts};
+use crate::model::{Model, Presence};
 
 pub const STORE: &str = "/store";
 pub const SECTOR: usize = 512;
@@ -37,20 +44,14 @@ pub fn entry(variant: &str, n: u64, padding: usize) -> NewEntry {
 
 /// What a life of the process holds in memory.
 pub struct Life {
+    host: Host,
+    /// Where recovery has cut logs, if [`Lie::WriteInPlaceAfterCut`] is planted.
+    cuts: Cuts,
     folder: Folder,
     pub parts: Parts,
     pub logs: BTreeMap<Slug, OpenedLog>,
     incarnations: BTreeMap<Slug, Arc<Incarnation>>,
     closed: Vec<(Arc<ClosedSegment>, Arc<Incarnation>)>,
-}
-
-/// What must be there.
-#[derive(Default, Clone, Debug)]
-pub struct Model {
-    /// Acknowledged entries, in order.
-    pub acked: Vec<(LogId, Vec<u8>)>,
-    /// Groups that were not acknowledged: each is there whole or not at all.
-    pub unsure: Vec<Vec<(LogId, Vec<u8>)>>,
 }
 
 pub struct Rig {
@@ -60,6 +61,12 @@ pub struct Rig {
     pub segment_bytes: u64,
     pub journal_bytes: u64,
     pub durability: Durability,
+    /// A bug that is planted between the store and its machine.
+    pub lie: Option<Lie>,
+    /// How often a segment was closed since it was full.
+    pub rolls: u64,
+    /// What was found wrong while the store was used.
+    pub wrong: Option<String>,
 }
 
 impl Rig {
@@ -71,6 +78,9 @@ impl Rig {
             segment_bytes: 4096,
             journal_bytes: 32 << 10,
             durability: Durability::Sync,
+            lie: None,
+            rolls: 0,
+            wrong: None,
         }
     }
 
@@ -88,18 +98,30 @@ impl Rig {
             machine: self.machine.fork(),
             life: None,
             models: self.models.clone(),
+            wrong: None,
             ..*self
+        }
+    }
+
+    /// The machine as the store sees it.
+    fn host(&self) -> Host {
+        match &self.life {
+            Some(life) => life.host.clone(),
+            None => lies::host(&self.machine, self.lie),
         }
     }
 
     /// Opens the store as `Store::open` does: folder, recovery, journal.
     pub fn start(&mut self) -> Result<(), String> {
         assert!(self.life.is_none(), "one life at a time");
-        let host = self.machine.host();
         let dir = Path::new(STORE);
-        let folder = Folder::open(&host, dir).map_err(|e| e.to_string())?;
-        let resume = folder.recover(&host).map_err(|e| e.to_string())?;
-        folder.experiments(&host).map_err(|e| e.to_string())?;
+        let recovering = lies::recovering_host(&self.machine, self.lie);
+        let folder = Folder::open(&recovering, dir).map_err(|e| e.to_string())?;
+        let resume = folder.recover(&recovering).map_err(|e| e.to_string())?;
+        let cuts = misopen::take_cuts(&self.machine, self.lie);
+        misopen::freshen(&self.machine, self.lie);
+        folder.experiments(&recovering).map_err(|e| e.to_string())?;
+        let host = self.host();
         let options = LocalOptions {
             store_dir: dir.into(),
             store_id: folder.store_id,
@@ -107,8 +129,11 @@ impl Rig {
             lap_bytes_max: self.journal_bytes,
             free_bytes_min: 0,
         };
-        let parts = Parts::open(&host, &options, resume).map_err(|e| e.to_string())?;
+        let salts = lies::with_salts(&host, self.lie == Some(Lie::NoJournalSalt));
+        let parts = Parts::open(&salts, &options, resume).map_err(|e| e.to_string())?;
         self.life = Some(Life {
+            host,
+            cuts,
             folder,
             parts,
             logs: BTreeMap::new(),
@@ -118,33 +143,61 @@ impl Rig {
         Ok(())
     }
 
+    /// Makes an experiment, if a request for that would be heard.
     pub fn create(&mut self, name: &str) {
-        let host = self.machine.host();
+        let (name, host) = (slug(name), self.host());
+        let is_failed = |life: &Life| life.parts.shared.is_failed();
+        if self.models.contains_key(&name) || self.life.as_ref().is_some_and(is_failed) {
+            return;
+        }
         let definition = Definition {
             open_variants: true,
             ..Definition::default()
         };
-        let made = folder::create_experiment(&host, Path::new(STORE), &slug(name), definition);
-        if made.is_ok() {
-            self.models.entry(slug(name)).or_default();
-        }
+        let made = folder::create_experiment(&host, Path::new(STORE), &name, definition);
+        let model = Model {
+            presence: match made {
+                Ok(()) => Presence::There,
+                Err(_) => Presence::MaybeMade,
+            },
+            ..Model::default()
+        };
+        self.models.insert(name, model);
     }
 
+    /// Deletes an experiment, as `Store::delete` does.
     pub fn delete(&mut self, name: &str) {
-        let life = self.life.as_mut().expect("alive");
-        life.logs.remove(&slug(name));
-        if let Some(incarnation) = life.incarnations.remove(&slug(name)) {
-            incarnation.end();
+        let name = slug(name);
+        let host = self.host();
+        let Some(model) = self.models.get_mut(&name) else {
+            return;
+        };
+        if model.presence != Presence::There {
+            return;
         }
-        let host = self.machine.host();
-        // When the power goes here, whether it is gone is the crash's choice.
-        let _dead = folder::remove_experiment(&host, Path::new(STORE), &slug(name));
-        self.models.remove(&slug(name));
+        let life = self.life.as_mut().expect("alive");
+        life.logs.remove(&name);
+        let incarnation = life.incarnations.remove(&name);
+        let removed =
+            folder::remove_experiment(&host, Path::new(STORE), &name, incarnation.as_deref());
+        match removed {
+            Ok(()) => drop(self.models.remove(&name)),
+            Err(trouble) => {
+                model.presence = Presence::MaybeGone;
+                if let Trouble::Sync(error) = trouble {
+                    life.parts.shared.poison("deleting an experiment", &error);
+                }
+            }
+        }
     }
 
     fn log(&mut self, name: &Slug) -> Result<&mut OpenedLog, String> {
-        let host = self.machine.host();
+        let is_there = |model: &Model| model.presence == Presence::There;
+        if !self.models.get(name).is_some_and(is_there) {
+            return Err("a request for it would not be heard".into());
+        }
         let life = self.life.as_mut().expect("alive");
+        let host = &life.host;
         if !life.logs.contains_key(name) {
             let dir = folder::experiment_dir(Path::new(STORE), name);
             let file = DefinitionFile::read(&*host.disk, &dir).map_err(|e| e.to_string())?;
@@ -161,7 +214,13 @@ impl Rig {
                 segment_bytes: self.segment_bytes,
                 sector_bytes: life.parts.sector_bytes,
             };
-            let mut opened = open(options, host).map_err(|e| e.to_string())?;
+            let salts = lies::with_salts(host, self.lie == Some(Lie::NoSegmentSalt));
+            let opened = misopen::open_with(options, salts, &life.cuts, self.lie);
+            let mut opened = opened.map_err(|e| e.to_string())?;
+            if !opened.damages.is_empty() || !opened.unreadable.is_empty() {
+                let (damages, unreadable) = (&opened.damages, &opened.unreadable);
+                self.wrong = Some(format!("opened with damage: {damages:?}, {unreadable:?}"));
+            }
             for closed in opened.unsealed.drain(..) {
                 life.queue(closed, name);
             }
@@ -174,23 +233,33 @@ impl Rig {
     pub fn append(&mut self, groups: &[(&str, Vec<NewEntry>)]) -> Result<(), CommitError> {
         let mut to_commit = Vec::new();
         let mut outcomes = Vec::new();
+        let mut all = Ok(());
         for (name, entries) in groups {
             let name = slug(name);
             let Ok(log) = self.log(&name) else {
-                return Err(CommitError::Refused);
+                all = Err(CommitError::Refused);
+                continue;
             };
             let staged = log.writer.stage(entries).expect("staging is in memory");
             let outcome = Arc::new(Mutex::new(Err(CommitError::Refused)));
             let ids = staged.ids.clone();
             let told = outcome.clone();
             let closed = staged.closed.clone();
+            self.rolls += u64::from(closed.is_some());
+            if self.lie == Some(Lie::ReadBeyondDurable) {
+                staged.segment.file.note_durable(staged.end());
+            }
             to_commit.push(group(staged, move |result| *told.lock().unwrap() = result));
             outcomes.push((name, ids, entries.clone(), outcome, closed));
         }
+        for (name, ids, ..) in &outcomes {
+            if let Some(first) = ids.first() {
+                self.must_not_be_read(name, *first);
+            }
+        }
+        self.make_room();
         let life = self.life.as_mut().expect("alive");
-        life.make_room();
         life.parts.committer.commit(to_commit);
-        let mut all = Ok(());
         for (name, ids, entries, outcome, closed) in outcomes {
             let result = *outcome.lock().unwrap();
             self.note(&name, &ids, &entries, result);
@@ -202,53 +271,12 @@ impl Rig {
         all
     }
 
-    /// Appends a group around the journal, as the actor does with a large one.
-    pub fn append_around(&mut self, name: &str, entries: Vec<NewEntry>) -> Result<(), CommitError> {
-        let name = slug(name);
-        let Ok(log) = self.log(&name) else {
-            return Err(CommitError::Refused);
-        };
-        let mut staged = log.writer.stage(&entries).expect("staging is in memory");
-        let ids = staged.ids.clone();
-        let (begin, end) = (staged.entries_begin(), staged.end());
-        let (seam_offset, seam) = staged.seam(SECTOR);
-        let body = staged.bytes.split_off(staged.head_len);
-        let segment = staged.segment.file.clone();
-        let closed = staged.closed.clone();
-        let mut head = group(staged, |_| {});
-        head.mark = Mark::Begin;
-        let mut result = self.commit_one(head);
-        if result.is_ok() {
-            let life = self.life.as_mut().expect("alive");
-            if let Some(closed) = closed {
-                life.queue(closed, &name);
-            }
-            let flushed = life.parts.shared.flush();
-            result = match flushed
-                .map_err(|_| ())
-                .and_then(|()| segment.write_around(begin, &body).map_err(|_| ()))
-            {
-                Ok(()) => self.commit_one(Group {
-                    segment,
-                    offset: seam_offset,
-                    lead_len: 0,
-                    bytes: seam,
-                    mark: Mark::End { end },
-                    done: Box::new(|_| {}),
-                }),
-                Err(()) => Err(CommitError::Failed),
-            };
-        }
-        self.note(&name, &ids, &entries, result);
-        result
-    }
-
     fn commit_one(&mut self, mut group: Group) -> Result<(), CommitError> {
         let outcome = Arc::new(Mutex::new(Err(CommitError::Refused)));
         let told = outcome.clone();
         group.done = Box::new(move |result| *told.lock().unwrap() = result);
+        self.make_room();
         let life = self.life.as_mut().expect("alive");
-        life.make_room();
         life.parts.committer.commit(vec![group]);
         *outcome.lock().unwrap()
     }
@@ -267,10 +295,20 @@ impl Rig {
         let Some(model) = self.models.get_mut(name) else {
             return;
         };
+        let last = model.acked.last().map(|(id, _)| *id);
+        if group.first().map(|(id, _)| *id) <= last && !group.is_empty() {
+            self.wrong = Some(format!("{name}: an id behind {last:?} doesn't rise"));
+        }
         match result {
             Ok(()) => model.acked.extend(group),
             Err(_) => model.unsure.push(group),
         }
+    }
+
+    /// Whether the next round of the background work is a checkpoint.
+    pub fn needs_checkpoint(&self) -> bool {
+        let life = self.life.as_ref().expect("alive");
+        !life.parts.shared.has_spare()
     }
 
     /// One round of the background work: a checkpoint if a lap is full, else writing out.
@@ -280,19 +318,26 @@ impl Rig {
 
     /// Seals what was closed.
     pub fn seal(&mut self) {
-        let host = self.machine.host();
         let life = self.life.as_mut().expect("alive");
+        let (disk, shared) = (life.host.disk.clone(), life.parts.shared.clone());
         let closed = std::mem::take(&mut life.closed);
         if life.parts.shared.flush().is_err() {
             return;
         }
         for (closed, incarnation) in closed {
-            // On a dead disk it fails; the next life seals.
-            let Ok(Some(sealing)) = closed.make_footer(&host.disk, &incarnation, SECTOR) else {
-                closed.note_done();
-                continue;
+            let sealing = match closed.make_footer(&disk, &incarnation, SECTOR) {
+                Ok(Some(sealing)) => sealing,
+                // The folder goes with its experiment.
+                Err(error) if !is_full(&error) && error.kind() != ErrorKind::NotFound => {
+                    shared.poison("sealing a segment", &error);
+                    continue;
+                }
+                Ok(None) | Err(_) => {
+                    closed.note_done();
+                    continue;
+                }
             };
-            let _dead = self.commit_one(Group {
+            let _next_life_seals = self.commit_one(Group {
                 segment: sealing.file,
                 offset: sealing.offset,
                 lead_len: sealing.lead_len,
@@ -340,67 +385,20 @@ impl Rig {
         self.life = None;
     }
 
-    /// What an offline reader sees of an experiment now.
-    pub fn replayed(&self, name: &Slug) -> Vec<(LogId, Vec<u8>)> {
-        let source = Source::open(self.machine.host().disk, Path::new(STORE)).unwrap();
-        let selection = Selection {
-            experiments: vec![name.clone()],
-            ..Selection::default()
-        };
-        let mut entries = Vec::new();
-        let outcome = replay(&source, &selection, |entry| {
-            entries.push((entry.id, entry.body.to_vec()));
-            Ok(())
-        })
-        .unwrap();
-        assert!(outcome.damages.is_empty(), "{:?}", outcome.damages);
-        assert!(outcome.unreadable.is_empty(), "{:?}", outcome.unreadable);
-        entries
-    }
-
-    /// Checks every promise: acknowledged entries are there, equal, in order; others whole or not
-    /// at all; ids rise; nothing is called damaged. What was unsure is settled from then on.
-    pub fn check(&mut self) {
-        let report = verify(self.machine.host().disk, Path::new(STORE)).unwrap();
-        assert!(report.findings.is_empty(), "{:#?}", report.findings);
-        let names: Vec<Slug> = self.models.keys().cloned().collect();
-        for name in names {
-            let found = self.replayed(&name);
-            assert!(
-                found.windows(2).all(|pair| pair[0].0 < pair[1].0),
-                "ids rise"
-            );
-            let model = self.models.get_mut(&name).expect("a key");
-            let mut settled = model.acked.clone();
-            for group in model.unsure.drain(..) {
-                let there = group.iter().filter(|entry| found.contains(entry)).count();
-                assert!(
-                    there == 0 || there == group.len(),
-                    "a group is there in part"
-                );
-                if there > 0 {
-                    settled.extend(group);
-                }
+    /// Works in the background until the journal has a lap to go on with. A full disk gets room,
+    /// since nobody else could make some.
+    fn make_room(&mut self) {
+        let life = self.life.as_mut().expect("alive");
+        let shared = life.parts.shared.clone();
+        for _ in 0..3 {
+            if shared.has_spare() || shared.is_failed() {
+                return;
             }
-            settled.sort_by_key(|(id, _)| *id);
-            let ids =
-                |entries: &[(LogId, Vec<u8>)]| entries.iter().map(|e| e.0).collect::<Vec<_>>();
-            assert_eq!(ids(&found), ids(&settled), "{name}");
-            assert_eq!(found, settled, "{name}");
-            model.acked = settled;
+            life.parts.checkpointer.step();
         }
-    }
-}
-
-impl Rig {
-    /// With relaxed durability: of each log's acknowledged entries, those behind the last one that
-    /// is left may be lost.
-    pub fn forget_lost_ends(&mut self) {
-        let names: Vec<Slug> = self.models.keys().cloned().collect();
-        for name in names {
-            let last = self.replayed(&name).last().map(|(id, _)| *id);
-            let model = self.models.get_mut(&name).expect("a key");
-            model.acked.retain(|(id, _)| Some(*id) <= last);
+        self.machine.heal();
+        while !shared.has_spare() && !shared.is_failed() {
+            life.parts.checkpointer.step();
         }
     }
 }
@@ -410,12 +408,6 @@ impl Life {
         closed.note_queued();
         let incarnation = self.incarnations.get(name).expect("opened before").clone();
         self.closed.push((closed, incarnation));
-    }
-
-    fn make_room(&mut self) {
-        while !self.parts.shared.has_spare() && !self.parts.shared.is_failed() {
-            self.parts.checkpointer.step();
-        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! The simulated disk behind the seam: paths, handles, faults, counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::node::{DirChange, DirNode, FileNode};
-use super::{Crash, Failure, Fault, Op};
+use super::{Crash, Failure, Fault, OP_COUNT, Op};
 use crate::fs::{Access, DirEntry, Disk, File, FileSystem, LockGuard, Mapping};
 
 const ROOT: usize = 0;
@@ -19,7 +19,9 @@ pub struct Inner {
     pub faults: Vec<Fault>,
     pub stop_at: Option<u64>,
     pub change_count: u64,
-    pub counts: BTreeMap<(Op, String), u64>,
+    pub failed_count: u64,
+    pub fault_count: u64,
+    pub counts: HashMap<String, [u64; OP_COUNT]>,
     pub recorded: Option<Vec<(Op, String)>>,
     pub free_bytes: Option<u64>,
     nodes: Vec<Node>,
@@ -41,7 +43,9 @@ impl Inner {
             faults: Vec::new(),
             stop_at: None,
             change_count: 0,
-            counts: BTreeMap::new(),
+            failed_count: 0,
+            fault_count: 0,
+            counts: HashMap::new(),
             recorded: None,
             free_bytes: None,
             nodes: vec![Node::Dir(DirNode::default())],
@@ -71,6 +75,9 @@ impl Inner {
         let random = &mut self.random;
         for node in &mut self.nodes {
             let Node::File(file) = node else { continue };
+            if file.is_settled() {
+                continue;
+            }
             let mut tearing = random.fork();
             let mut choosing = random.fork();
             let keep = |versions: usize| match crash {
@@ -105,9 +112,17 @@ impl Inner {
         }
     }
 
+    pub fn is_cache_wrong(&self) -> bool {
+        let is_wrong = |node: &Node| match node {
+            Node::File(file) => file.is_cache_wrong,
+            Node::Dir(_) => false,
+        };
+        self.nodes.iter().any(is_wrong)
+    }
+
     pub fn unsynced_count(&self) -> usize {
         let count = |node: &Node| match node {
-            Node::File(file) => file.dirty.len(),
+            Node::File(file) => file.dirty_count(),
             Node::Dir(dir) => dir.pending.len(),
         };
         self.nodes.iter().map(count).sum()
@@ -124,11 +139,7 @@ impl Inner {
     pub fn overwrite(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let node = self.find(path)?;
         let file = self.file(node)?;
-        *file = FileNode {
-            live: bytes.to_vec(),
-            durable: bytes.to_vec(),
-            ..FileNode::default()
-        };
+        *file = FileNode::with(bytes);
         Ok(())
     }
 
@@ -158,12 +169,13 @@ impl Inner {
         let changes = !matches!(op, Op::Open | Op::Read | Op::List | Op::Map);
         if changes {
             if self.stop_at.is_some_and(|at| self.change_count >= at) {
+                self.failed_count += 1;
                 return Err(io::Error::other("the power has gone"));
             }
             self.change_count += 1;
         }
         let text = path.to_string_lossy();
-        *self.counts.entry((op, text.to_string())).or_default() += 1;
+        self.count(op, &text);
         if let Some(recorded) = &mut self.recorded {
             recorded.push((op, text.to_string()));
         }
@@ -179,11 +191,26 @@ impl Inner {
             failure = Some(fault.failure);
             fault.is_sticky
         });
+        if failure.is_some() {
+            self.failed_count += 1;
+            self.fault_count += 1;
+        }
         match failure {
             None => Ok(None),
             Some(Failure::Short) if op == Op::Write => Ok(failure),
             Some(_) if op == Op::Sync => Ok(failure),
             Some(failure) => Err(error_of(failure)),
+        }
+    }
+
+    fn count(&mut self, op: Op, path: &str) {
+        if !self.counts.contains_key(path) {
+            self.counts.insert(path.to_owned(), [0; OP_COUNT]);
+        }
+        if let Some(counts) = self.counts.get_mut(path)
+            && let Some(count) = counts.get_mut(op as usize)
+        {
+            *count += 1;
         }
     }
 

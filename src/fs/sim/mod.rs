@@ -59,6 +59,9 @@ pub enum Op {
     Map,
 }
 
+/// How many kinds of calls there are.
+const OP_COUNT: usize = Op::Map as usize + 1;
+
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -141,13 +144,28 @@ impl SimMachine {
         self.inner().change_count
     }
 
+    /// How many calls failed so far because of [`Self::fail`].
+    pub fn fault_count(&self) -> u64 {
+        self.inner().fault_count
+    }
+
+    /// Whether a sync failed since the last crash, and the cache shows what the disk lacks.
+    pub fn is_cache_wrong(&self) -> bool {
+        self.inner().is_cache_wrong()
+    }
+
+    /// How many calls failed so far, since the test wanted it or the power had gone.
+    pub fn failed_count(&self) -> u64 {
+        self.inner().failed_count
+    }
+
     /// How many calls of a kind there were, on paths that contain `path`.
     pub fn count(&self, op: Op, path: &str) -> u64 {
         let inner = self.inner();
         let counts = inner.counts.iter();
         counts
-            .filter(|((counted, on), _)| *counted == op && on.contains(path))
-            .map(|(_, count)| count)
+            .filter(|(on, _)| on.contains(path))
+            .filter_map(|(_, counts)| counts.get(op as usize))
             .sum()
     }
 

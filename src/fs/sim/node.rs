@@ -10,10 +10,25 @@ pub struct FileNode {
     pub live: Vec<u8>,
     /// What is on the disk.
     pub durable: Vec<u8>,
-    /// Sectors written since the last sync, with every version they had.
-    pub dirty: BTreeMap<usize, Vec<Vec<u8>>>,
+    /// Whole sectors as writes left them since the last sync, one behind the other. Few large
+    /// pieces: simulations are made of these.
+    images: Vec<u8>,
+    writes: Vec<Written>,
     /// Lengths that the file had since the last sync.
-    pub lengths: Vec<usize>,
+    lengths: Vec<usize>,
+    /// A sync failed: clean pages of the cache may differ from the disk.
+    pub is_cache_wrong: bool,
+}
+
+/// A write since the last sync.
+#[derive(Clone)]
+struct Written {
+    first_sector: usize,
+    sector_count: usize,
+    /// Where its sectors begin in the file's images.
+    image: usize,
+    /// How long the file was then: its last sector may end before its boundary.
+    len: usize,
 }
 
 /// A folder.
@@ -39,6 +54,15 @@ pub enum DirChange {
 }
 
 impl FileNode {
+    /// A file that is on the disk as it is.
+    pub fn with(bytes: &[u8]) -> Self {
+        Self {
+            live: bytes.to_vec(),
+            durable: bytes.to_vec(),
+            ..Self::default()
+        }
+    }
+
     /// Writes through the cache.
     pub fn write(&mut self, offset: usize, bytes: &[u8], sector_bytes: usize) {
         let end = offset + bytes.len();
@@ -49,37 +73,60 @@ impl FileNode {
         if let Some(place) = self.live.get_mut(offset..end) {
             place.copy_from_slice(bytes);
         }
-        for sector in offset / sector_bytes..end.div_ceil(sector_bytes) {
-            let version = sector_of(&self.live, sector, sector_bytes).to_vec();
-            self.dirty.entry(sector).or_default().push(version);
-        }
+        let first_sector = offset / sector_bytes;
+        let sector_count = end.div_ceil(sector_bytes).saturating_sub(first_sector);
+        self.writes.push(Written {
+            first_sector,
+            sector_count,
+            image: self.images.len(),
+            len: self.live.len(),
+        });
+        let sectors = span(&self.live, first_sector, sector_count, sector_bytes);
+        self.images.extend_from_slice(sectors);
+    }
+
+    /// How many sectors were written since the last sync.
+    pub fn dirty_count(&self) -> usize {
+        self.versions().len()
     }
 
     /// Makes what is dirty durable.
     pub fn sync(&mut self, sector_bytes: usize) {
-        let len = self.live.len();
-        self.durable.resize(len, 0);
-        for sector in std::mem::take(&mut self.dirty).into_keys() {
-            let version = sector_of(&self.live, sector, sector_bytes).to_vec();
-            put_sector(&mut self.durable, sector, sector_bytes, &version);
+        self.durable.resize(self.live.len(), 0);
+        for write in &self.writes {
+            let (first, count) = (write.first_sector, write.sector_count);
+            let now = span(&self.live, first, count, sector_bytes);
+            put(&mut self.durable, first * sector_bytes, now);
         }
+        self.forget_writes();
         self.lengths.clear();
     }
 
     /// A sync failed: nothing was written, and the pages count as clean all the same.
     pub fn fail_sync(&mut self) {
-        self.dirty.clear();
+        self.is_cache_wrong |= !self.writes.is_empty();
+        self.forget_writes();
     }
 
     /// Forgets clean pages: what is read next comes from the disk.
     pub fn drop_cache(&mut self, sector_bytes: usize) {
+        if !self.is_cache_wrong {
+            return;
+        }
         let mut fresh = self.durable.clone();
         fresh.resize(self.live.len(), 0);
-        for sector in self.dirty.keys() {
-            let version = sector_of(&self.live, *sector, sector_bytes).to_vec();
-            put_sector(&mut fresh, *sector, sector_bytes, &version);
+        for write in &self.writes {
+            let (first, count) = (write.first_sector, write.sector_count);
+            let now = span(&self.live, first, count, sector_bytes);
+            put(&mut fresh, first * sector_bytes, now);
         }
         self.live = fresh;
+        self.is_cache_wrong = false;
+    }
+
+    /// Whether a crash has nothing to decide about.
+    pub fn is_settled(&self) -> bool {
+        self.writes.is_empty() && self.lengths.is_empty() && !self.is_cache_wrong
     }
 
     /// The power goes. `keep` decides for each dirty sector, given how many versions it has,
@@ -93,30 +140,45 @@ impl FileNode {
         keep_len: impl FnOnce(usize) -> usize,
     ) {
         let old_len = self.durable.len();
-        let mut survived = self.durable.clone();
-        survived.resize(self.live.len().max(old_len), 0);
-        let mut kept_end = old_len;
-        for (sector, versions) in std::mem::take(&mut self.dirty) {
-            let version = keep(versions.len());
-            if let Some(mut bytes) = version
-                .checked_sub(1)
-                .and_then(|v| versions.get(v))
-                .cloned()
-            {
-                tear(&mut bytes);
-                put_sector(&mut survived, sector, sector_bytes, &bytes);
-                kept_end = kept_end.max(sector * sector_bytes + bytes.len());
+        let len_max = self.live.len().max(old_len);
+        self.durable.resize(len_max, 0);
+        for (sector, versions) in self.versions() {
+            let kept = keep(versions.len()).checked_sub(1);
+            let Some(write) = kept.and_then(|at| versions.get(at)) else {
+                continue;
+            };
+            let from = write.image + (sector - write.first_sector) * sector_bytes;
+            let begin = sector * sector_bytes;
+            let len = sector_bytes.min(write.len - begin);
+            if let Some(image) = self.images.get_mut(from..from + len) {
+                tear(image);
+                put(&mut self.durable, begin, image);
             }
         }
         let mut lengths = vec![old_len];
         lengths.append(&mut self.lengths);
-        let len = lengths
-            .get(keep_len(lengths.len()))
-            .copied()
-            .unwrap_or(old_len);
-        survived.truncate(len.max(old_len));
-        self.durable = survived;
-        self.live = self.durable.clone();
+        let kept = keep_len(lengths.len());
+        let len = lengths.get(kept).copied().unwrap_or(old_len);
+        self.durable.truncate(len.max(old_len));
+        self.live.clone_from(&self.durable);
+        self.forget_writes();
+        self.is_cache_wrong = false;
+    }
+
+    /// The sectors written since the last sync, each with its writes in order.
+    fn versions(&self) -> BTreeMap<usize, Vec<Written>> {
+        let mut versions: BTreeMap<usize, Vec<Written>> = BTreeMap::new();
+        for write in &self.writes {
+            for sector in write.first_sector..write.first_sector + write.sector_count {
+                versions.entry(sector).or_default().push(write.clone());
+            }
+        }
+        versions
+    }
+
+    fn forget_writes(&mut self) {
+        self.writes.clear();
+        self.images.clear();
     }
 }
 
@@ -159,17 +221,18 @@ fn apply(entries: &mut BTreeMap<String, usize>, change: &DirChange) {
     }
 }
 
-fn sector_of(bytes: &[u8], sector: usize, sector_bytes: usize) -> &[u8] {
-    let begin = sector * sector_bytes;
-    let end = (begin + sector_bytes).min(bytes.len());
+/// The bytes of these sectors, as far as the file goes.
+fn span(bytes: &[u8], first_sector: usize, sector_count: usize, sector_bytes: usize) -> &[u8] {
+    let begin = first_sector * sector_bytes;
+    let end = (begin + sector_count * sector_bytes).min(bytes.len());
     bytes.get(begin..end).unwrap_or_default()
 }
 
-fn put_sector(bytes: &mut [u8], sector: usize, sector_bytes: usize, version: &[u8]) {
-    let begin = sector * sector_bytes;
-    let end = (begin + version.len()).min(bytes.len());
-    if let Some(place) = bytes.get_mut(begin..end) {
+/// Puts bytes at their place, as far as the file goes.
+fn put(file: &mut [u8], begin: usize, bytes: &[u8]) {
+    let end = (begin + bytes.len()).min(file.len());
+    if let Some(place) = file.get_mut(begin..end) {
         let len = place.len();
-        place.copy_from_slice(version.get(..len).unwrap_or_default());
+        place.copy_from_slice(bytes.get(..len).unwrap_or_default());
     }
 }

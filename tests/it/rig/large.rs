@@ -1,0 +1,90 @@
+//! Large groups, which go around the journal, as an actor writes them.
+
+use trialog::journal::checkpoint::is_full;
+use trialog::journal::{CommitError, Group, Mark};
+use trialog::log::segment_file::Trouble;
+use trialog::log::writer::Staged;
+use trialog::model::{NewEntry, Slug};
+
+use super::{Rig, SECTOR, group, slug};
+
+impl Rig {
+    /// Appends a group around the journal, as the actor does with a large one.
+    pub fn append_around(&mut self, name: &str, entries: Vec<NewEntry>) -> Result<(), CommitError> {
+        let name = slug(name);
+        let Ok(log) = self.log(&name) else {
+            return Err(CommitError::Refused);
+        };
+        let mut staged = log.writer.stage(&entries).expect("staging is in memory");
+        let ids = staged.ids.clone();
+        let (begin, end) = (staged.entries_begin(), staged.end());
+        let (seam_offset, seam) = staged.seam(SECTOR);
+        let body = staged.bytes.split_off(staged.head_len);
+        let segment = staged.segment.file.clone();
+        let closed = staged.closed.take();
+        let head = Group {
+            segment: segment.clone(),
+            offset: staged.offset,
+            lead_len: staged.lead_len,
+            bytes: std::mem::take(&mut staged.bytes),
+            mark: Mark::Begin,
+            done: Box::new(|_| {}),
+        };
+        let mut result = self.commit_one(head);
+        if result.is_ok() {
+            let life = self.life.as_mut().expect("alive");
+            if let Some(closed) = closed {
+                life.queue(closed, &name);
+            }
+            let shared = life.parts.shared.clone();
+            let flushed = shared.flush().map_err(Trouble::Sync);
+            result = match flushed.and_then(|()| segment.write_around(begin, &body)) {
+                Ok(()) => self.commit_one(end_mark(&staged, end, seam_offset, seam)),
+                Err(Trouble::Write(error)) if is_full(&error) => {
+                    shared.note_full();
+                    self.give_up(&name, &staged, begin);
+                    Err(CommitError::Failed)
+                }
+                Err(Trouble::Write(error) | Trouble::Sync(error)) => {
+                    shared.poison("writing a large group", &error);
+                    Err(CommitError::Failed)
+                }
+            };
+        }
+        self.note(&name, &ids, &entries, result);
+        result
+    }
+
+    /// As the actor gives up a large group that found the disk full.
+    fn give_up(&mut self, name: &Slug, staged: &Staged, begin: u64) {
+        let life = self.life.as_mut().expect("alive");
+        let shared = life.parts.shared.clone();
+        let writer = &mut life.logs.get_mut(name).expect("staged there").writer;
+        let closed = match writer.abandon(staged) {
+            Ok(closed) => closed,
+            Err(error) => {
+                let error = std::io::Error::other(error.to_string());
+                return shared.poison("giving up a large group", &error);
+            }
+        };
+        let next = writer.stage(&[]).expect("staging is in memory");
+        if self.commit_one(group(next, |_| {})).is_err() {
+            return;
+        }
+        let _repeated_by_a_new_lap = self.commit_one(end_mark(staged, begin, begin, Vec::new()));
+        if let Some(closed) = closed {
+            self.life.as_mut().expect("alive").queue(closed, name);
+        }
+    }
+}
+
+fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group {
+    Group {
+        segment: staged.segment.file.clone(),
+        offset: seam_offset,
+        lead_len: 0,
+        bytes: seam,
+        mark: Mark::End { end },
+        done: Box::new(|_| {}),
+    }
+}
