@@ -1,20 +1,22 @@
 //! Damage of any kind to a store at rest: never a wrong entry, never more lost than was hit, never
 //! lost without a word.
 
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
 use fastrand::Rng;
 use trialog::log::frame::{FrameKind, Seed, encode};
 use trialog::log::reader::{EndHint, Segment, SegmentError};
 use trialog::log::scan::Found;
 use trialog::log::segment::SEGMENT_HEADER_LEN;
 use trialog::model::{LogId, NewEntry};
+use trialog::offline::Source;
+use trialog::offline::replay::{Selection, replay};
 
 use crate::crash::campaign::catch;
 use crate::lies::{EQUAL_SALT, Lie};
 use crate::rig::{Rig, SECTOR, STORE, entry, slug};
 use crate::scene::Entries;
-
-use std::ops::Range;
-use std::path::{Path, PathBuf};
 
 /// Where the frames of a segment are.
 struct Anatomy {
@@ -58,6 +60,15 @@ fn judge(rig: &mut Rig, whole: &Entries, lost_max: usize) -> Result<(), String> 
             read => return Err(format!("{id} is read as {read:?}")),
         }
     }
+    // A footer may count entries that are lost.
+    let counted = view.summary(&*rig.machine.host().disk);
+    let count = counted.map_err(|error| error.to_string())?.count as usize;
+    if !(whole.len() - lost..=whole.len()).contains(&count) {
+        return Err(format!(
+            "{count} entries are counted, {} were there",
+            whole.len()
+        ));
+    }
     rig.put("one", 99, 40);
     rig.seal();
     rig.restart();
@@ -99,6 +110,9 @@ fn filled(seed: u64, rng: &mut Rng, lie: Option<Lie>) -> Rig {
         }
     }
     rig.put("one", 30, 40);
+    if rng.u8(..4) > 0 {
+        rig.seal();
+    }
     rig.stop();
     rig
 }
@@ -129,6 +143,11 @@ fn look(rig: &Rig, whole: &Entries, lost_max: usize) -> Result<usize, String> {
             return Err(format!("{} is wrong, doubled or out of order", entry.0));
         }
     }
+    let middle = whole[whole.len() / 2].0;
+    let behind = found.iter().filter(|(id, _)| *id > middle).cloned();
+    if behind_in(rig, middle) != behind.collect::<Entries>() {
+        return Err(format!("replay from {middle} on gives others"));
+    }
     let lost = whole.len() - found.len();
     if lost > lost_max {
         return Err(format!("{lost} entries are lost, {lost_max} were hit"));
@@ -140,6 +159,22 @@ fn look(rig: &Rig, whole: &Entries, lost_max: usize) -> Result<usize, String> {
         return Err(format!("{lost} entries are lost without a word"));
     }
     Ok(lost)
+}
+
+/// What a replay of what comes behind an entry gives.
+fn behind_in(rig: &Rig, after: LogId) -> Entries {
+    let source = Source::open(rig.machine.host().disk, Path::new(STORE)).unwrap();
+    let selection = Selection {
+        after: Some(after),
+        ..Selection::default()
+    };
+    let mut entries = Entries::new();
+    let replayed = replay(&source, &selection, |entry| {
+        entries.push((entry.id, entry.body.to_vec()));
+        Ok(())
+    });
+    replayed.unwrap();
+    entries
 }
 
 impl Anatomy {
