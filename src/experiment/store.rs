@@ -505,3 +505,7 @@ async fn blocking<T: Send + 'static>(
         .await
         .unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
+
+#[cfg(test)]
+#[path = "interleave/mod.rs"]
+mod interleave;
