@@ -2,14 +2,14 @@
 
 mod body;
 pub mod error;
-mod framing;
+pub mod framing;
 mod handlers;
 pub mod json;
 mod object;
-mod query;
+pub mod query;
 mod refusal;
 mod reply;
-mod router;
+pub mod router;
 mod server;
 mod service;
 
