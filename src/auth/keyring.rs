@@ -345,12 +345,13 @@ fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
+    if text.len() != 64 {
         return None;
     }
+    let digit = |digit: &u8| char::from(*digit).to_digit(16);
     for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let digits = std::str::from_utf8(digits).ok()?;
-        *byte = u8::from_str_radix(digits, 16).ok()?;
+        let [high, low] = digits else { return None };
+        *byte = (digit(high)? * 16 + digit(low)?) as u8;
     }
     Some(bytes)
 }
@@ -471,6 +472,14 @@ mod tests {
         assert_eq!(listed, ["a", "c", "d"]);
         let (again, _) = Keyring::open(&machine.host(), Path::new("/")).unwrap();
         assert_eq!(listed, names(&again));
+    }
+
+    #[test]
+    fn a_hash_is_64_hexadecimal_digits() {
+        assert_eq!(unhex(&"0f".repeat(32)), Some([15; 32]));
+        for wrong in ["+f".repeat(32), "0".repeat(63), "ä".repeat(32)] {
+            assert_eq!(unhex(&wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -346,6 +346,9 @@ impl Store {
     }
 
     /// Creates an experiment, or changes its definition.
+    ///
+    /// Cancellation: to be awaited to its end. Dropped half-way, the folder may be there and not be
+    /// known.
     pub async fn define(&self, slug: &Slug, definition: Definition) -> Result<Defined, StoreError> {
         definition::check(&definition).map_err(StoreError::BadDefinition)?;
         let _catalogue = self.catalogue.lock().await;
@@ -397,6 +400,9 @@ impl Store {
     }
 
     /// Deletes an experiment and its files. New entries are refused at once.
+    ///
+    /// Cancellation: to be awaited to its end. Dropped half-way, the folder may stay and not be
+    /// known.
     pub async fn delete(&self, slug: &Slug) -> Result<(), StoreError> {
         let _catalogue = self.catalogue.lock().await;
         let handle = self.handle(slug).await.map_err(|error| match error {
@@ -509,3 +515,7 @@ async fn blocking<T: Send + 'static>(
         .await
         .unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
+
+#[cfg(test)]
+#[path = "interleave/mod.rs"]
+mod interleave;

@@ -98,7 +98,7 @@ impl AsyncWrite for Watched {
 
 /// How the lines of a connection begin, over the borders of what is read at once.
 #[derive(Default)]
-struct Lines {
+pub struct Lines {
     /// The beginning of a line that goes on in the next read.
     begun: [u8; CODING.len()],
     begun_len: usize,
@@ -108,7 +108,7 @@ struct Lines {
 
 impl Lines {
     /// Whether `bytes` complete a head (or what looks like one) that has both.
-    fn have_both(&mut self, bytes: &[u8]) -> bool {
+    pub fn have_both(&mut self, bytes: &[u8]) -> bool {
         let mut have_both = false;
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', bytes) {

@@ -2,15 +2,15 @@
 
 mod body;
 pub mod error;
-mod framing;
+pub mod framing;
 mod handlers;
 pub mod json;
 mod life;
 mod object;
-mod query;
+pub mod query;
 mod refusal;
 mod reply;
-mod router;
+pub mod router;
 mod server;
 mod service;
 

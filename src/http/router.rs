@@ -52,6 +52,12 @@ pub struct Place<'p> {
 /// The table of paths.
 pub struct Router(matchit::Router<Endpoint>);
 
+impl Default for Router {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Router {
     /// The paths of the API.
     pub fn new() -> Self {

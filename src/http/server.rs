@@ -43,7 +43,7 @@ pub struct Limits {
 /// What all requests share.
 pub struct AppState {
     /// The store.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// The keys.
     pub keyring: Keyring,
     /// The bounds.
@@ -57,7 +57,7 @@ impl AppState {
     /// The state of a server for this store.
     pub fn new(store: Store, keyring: Keyring, limits: Limits) -> Self {
         Self {
-            store,
+            store: Arc::new(store),
             keyring,
             limits,
             router: Router::new(),

@@ -21,7 +21,7 @@
 //! number of the last batch known to be synced when this one was written: a bad batch up to that
 //! number is damage, a bad one behind it is torn.
 
-use crate::log::segment::{Fields, HeaderError};
+use crate::log::segment::{COUNT_MAX, Fields, HeaderError, SEGMENT_LEN_MAX};
 use crate::log::segment_file::SegmentId;
 use crate::model::Slug;
 
@@ -82,7 +82,8 @@ impl LapHeader {
         let lap = fields.u64()?;
         let salt = fields.u64()?;
         let is_ours = magic == LAP_MAGIC && fields.u32()? == crc32fast::hash(covered);
-        if !is_ours || !(512..=4096).contains(&sector_bytes) || !sector_bytes.is_power_of_two() {
+        let is_sector = (512..=4096).contains(&sector_bytes) && sector_bytes.is_power_of_two();
+        if !is_ours || !is_sector || lap > COUNT_MAX {
             return Err(HeaderError::Unreadable);
         }
         if version > VERSION {
@@ -221,7 +222,7 @@ impl<'a> Batch<'a> {
         let synced_through = fields.u64().ok()?;
         let payload_len = usize::try_from(fields.u64().ok()?).ok()?;
         let payload_crc = fields.u32().ok()?;
-        if fields.u32().ok()? != lap.batch_crc(covered) {
+        if fields.u32().ok()? != lap.batch_crc(covered) || number > COUNT_MAX {
             return None;
         }
         let end = BATCH_HEADER_LEN.checked_add(payload_len)?;
@@ -260,6 +261,9 @@ impl<'a> GroupRecord<'a> {
         let slug = std::str::from_utf8(bytes.get(GROUP_HEADER_LEN..slug_end)?).ok()?;
         let data = bytes.get(slug_end..slug_end.checked_add(data_len)?)?;
         let rest = bytes.get((slug_end + data_len).next_multiple_of(8)..)?;
+        if offset > SEGMENT_LEN_MAX {
+            return None;
+        }
         let mark = match kind {
             0 => RecordMark::None,
             1 => RecordMark::Begin,
@@ -349,6 +353,26 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(LapHeader::decode(&bad).is_err(), "bit {bit}");
         }
+    }
+
+    /// Redo would count on from them, or make a file of that length.
+    #[test]
+    fn numbers_and_offsets_that_no_writer_gives_are_refused() {
+        let batch = |number, offset| {
+            let mut out = Vec::new();
+            begin_batch(&mut out);
+            push_group(&mut out, &segment(), offset, b"x", RecordMark::Begin);
+            finish_batch(&mut out, &LAP, number, 0, 1);
+            Batch::decode(&out, &LAP).is_some()
+        };
+        assert!(batch(1, SEGMENT_LEN_MAX) && batch(COUNT_MAX, 0));
+        assert!(!batch(1, u64::MAX) && !batch(1, SEGMENT_LEN_MAX + 1));
+        assert!(!batch(u64::MAX, 0));
+        let lap = LapHeader {
+            lap: u64::MAX,
+            ..LAP
+        };
+        assert!(LapHeader::decode(&lap.encode()).is_err());
     }
 
     proptest! {

@@ -8,6 +8,11 @@ use crate::model::{LogId, Slug};
 pub const SEGMENT_HEADER_LEN: u64 = 2 * COPY_LEN as u64;
 /// The version of the format that this code writes.
 pub const FORMAT_VERSION: u32 = 1;
+/// No segment comes near this length: the settings bound what is written into one far below.
+pub const SEGMENT_LEN_MAX: u64 = 1 << 34;
+/// Nor do counts come near this: what says so is no bytes of ours, and would overflow when it is
+/// counted on from.
+pub const COUNT_MAX: u64 = 1 << 62;
 /// How a segment's file name ends.
 pub const SEGMENT_SUFFIX: &str = ".segment";
 
@@ -191,6 +196,12 @@ impl SegmentHeader {
             .and_then(|slug| std::str::from_utf8(slug).ok())
             .and_then(|slug| Slug::parse(slug).ok())
             .ok_or(HeaderError::Unreadable)?;
+        let previous = (number > 0).then_some(previous);
+        let said = previous.map_or([0; 2], |p| [p.frames_end, p.last_sequence]);
+        let mut counts = [number, first_sequence].into_iter().chain(said);
+        if counts.any(|count| count > COUNT_MAX) {
+            return Err(HeaderError::Unreadable);
+        }
         Ok(Self {
             store_id,
             slug,
@@ -200,7 +211,7 @@ impl SegmentHeader {
             last_id,
             created_at_ms,
             salt,
-            previous: (number > 0).then_some(previous),
+            previous,
         })
     }
 }
@@ -233,7 +244,8 @@ pub fn segment_file_name(first_sequence: u64) -> String {
 pub fn first_sequence_of(file_name: &str) -> Option<u64> {
     let digits = file_name.strip_suffix(SEGMENT_SUFFIX)?;
     let is_ours = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    is_ours.then(|| digits.parse().ok()).flatten()
+    let sequence = digits.parse().ok().filter(|_| is_ours)?;
+    (sequence <= COUNT_MAX).then_some(sequence)
 }
 
 /// The file of the segment of an experiment's folder that begins with this sequence number.
@@ -261,6 +273,24 @@ mod tests {
                 salt: 9,
             }),
         }
+    }
+
+    #[test]
+    fn counts_that_would_overflow_are_of_no_segment() {
+        let with = |change: fn(&mut SegmentHeader)| {
+            let mut header = header();
+            change(&mut header);
+            SegmentHeader::decode(&header.encode()).map(|_| ())
+        };
+        let refused = Err(HeaderError::Unreadable);
+        assert_eq!(with(|header| header.number = u64::MAX), refused);
+        assert_eq!(with(|header| header.first_sequence = u64::MAX), refused);
+        let ends_at = |header: &mut SegmentHeader| {
+            header.previous.as_mut().unwrap().frames_end = u64::MAX;
+        };
+        assert_eq!(with(ends_at), refused);
+        assert_eq!(with(|header| header.first_sequence = COUNT_MAX), Ok(()));
+        assert_eq!(first_sequence_of("18446744073709551615.segment"), None);
     }
 
     #[test]

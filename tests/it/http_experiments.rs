@@ -276,3 +276,35 @@ fn deleting_needs_the_name_twice_and_leaves_nothing() {
         assert_eq!(found.status, status);
     }
 }
+
+/// A client that is gone before its answer. What it asked for is done whole or not at all: half of
+/// it, and the experiment couldn't be used again, or would come back with the next start.
+#[test]
+fn a_client_that_leaves_does_not_leave_an_experiment_half_made_or_half_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("s"), &[]);
+    let body = r#"{"variants":["A"]}"#;
+    let ask_and_leave = |method: &str, path: &str, body: &str| {
+        let (key, len) = (&server.key, body.len());
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\n\
+            content-type: application/json\r\ncontent-length: {len}\r\n\r\n{body}"
+        );
+        server.connect().send_raw(request.as_bytes()).unwrap();
+    };
+    for n in 0..100 {
+        let path = format!("/experiment/left-{n}");
+        ask_and_leave("PUT", &path, body);
+        server.define(&format!("left-{n}"));
+        ask_and_leave("DELETE", &format!("{path}?confirm=left-{n}"), "");
+        server.define(&format!("left-{n}"));
+        let answer = server.ask("DELETE", &format!("{path}?confirm=left-{n}"), "");
+        assert!(matches!(answer.status, 200 | 404), "{answer:?}");
+    }
+    let listed =
+        |server: &Server| server.ask("GET", "/experiments", "").json()["experiments"].clone();
+    let before = listed(&server);
+    server.kill();
+    let server = Server::start(&dir.path().join("s"), &[]);
+    assert_eq!(listed(&server), before);
+}

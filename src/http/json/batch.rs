@@ -7,6 +7,7 @@ use serde::Deserializer as _;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::SPACE;
 use super::fault::{BodyError, Fault};
 use super::guard::DEPTH_MAX;
 use super::object::{self, Found};
@@ -88,7 +89,8 @@ impl Places {
     pub fn name(&self, position: usize) -> String {
         let line = || {
             let lines = self.body.split(|b| *b == b'\n').enumerate();
-            let mut filled = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
+            let is_filled = |line: &[u8]| line.iter().any(|b| !SPACE.contains(&char::from(*b)));
+            let mut filled = lines.filter(|(_, line)| is_filled(line));
             filled.nth(position).map(|(line, _)| line)
         };
         match self.shape {
@@ -141,7 +143,7 @@ impl Entries<'_> {
 }
 
 fn guess(text: &str) -> Shape {
-    match text.trim_ascii_start().starts_with('[') {
+    match text.trim_start_matches(SPACE).starts_with('[') {
         true => Shape::Array,
         false => Shape::Lines,
     }
@@ -150,9 +152,10 @@ fn guess(text: &str) -> Shape {
 fn lines(text: &str, entries: &mut Entries<'_>) -> Result<(), Bad> {
     let mut offset = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        if !line.trim_ascii().is_empty() {
+        let filled = line.trim_end_matches(SPACE);
+        if !filled.is_empty() {
             // Without its end, so that what is missing is missed on this line.
-            object::parse(line.trim_ascii_end())
+            object::parse(filled)
                 .map_err(|fault| fault.shifted(offset))
                 .and_then(|found| entries.push(found, offset))
                 .map_err(|fault| Bad {
@@ -166,7 +169,7 @@ fn lines(text: &str, entries: &mut Entries<'_>) -> Result<(), Bad> {
 }
 
 fn array(text: &str, entries: &mut Entries<'_>) -> Result<(), Bad> {
-    let start = text.len() - text.trim_ascii_start().len();
+    let start = text.len() - text.trim_start_matches(SPACE).len();
     match text.as_bytes().get(start) {
         None => return Ok(()),
         Some(b'[') => {}

@@ -17,6 +17,9 @@ use crate::http::error::Code;
 use crate::model::NewEntry;
 use fault::Fault;
 
+/// What is white space in JSON. (What Rust calls ASCII white space has the form feed, too.)
+const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
 /// Checks one entry's JSON and finds its variant, in one pass.
 pub fn parse_entry(body: Bytes) -> Result<NewEntry, BodyError> {
     let found = text(&body)

@@ -9,6 +9,7 @@ use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::SPACE;
 use super::fault::{self, Fault};
 use super::guard::{self, DEPTH_MAX};
 use crate::http::error::Code;
@@ -28,7 +29,7 @@ const KNOWN: [&str; 5] = ["variantKey", "input", "output", "metrics", "context"]
 
 /// Reads the one object that `text` must be.
 pub(super) fn parse(text: &str) -> Result<Found, Fault> {
-    let start = text.len() - text.trim_ascii_start().len();
+    let start = text.len() - text.trim_start_matches(SPACE).len();
     match text.as_bytes().get(start) {
         None => {
             return Err(Fault::new(
@@ -61,7 +62,7 @@ pub(super) fn parse(text: &str) -> Result<Found, Fault> {
     for (name, value) in KNOWN.iter().skip(1).zip(objects) {
         require_object(text, name, value)?;
     }
-    let range = start..text.trim_ascii_end().len();
+    let range = start..text.trim_end_matches(SPACE).len();
     let variant_key = read_variant_key(text, range.start, variant_key)?;
     Ok(Found { variant_key, range })
 }
@@ -84,7 +85,7 @@ pub(super) fn trailing(text: &str) -> Fault {
     values.next();
     let behind = values.byte_offset();
     let rest = text.get(behind..).unwrap_or_default();
-    let at = behind + rest.len() - rest.trim_ascii_start().len();
+    let at = behind + rest.len() - rest.trim_start_matches(SPACE).len();
     Fault::new(at, Code::JsonTrailing, "there is something behind the JSON")
 }
 

@@ -199,6 +199,20 @@ fn a_batch_of_lines() {
 }
 
 #[test]
+fn a_form_feed_is_no_white_space() {
+    for text in [
+        "{\"variantKey\":\"A\"}\x0c\n",
+        "{\"variantKey\":\"A\"}\n\x0c\n{\"variantKey\":\"B\"}",
+        "\x0c{\"variantKey\":\"A\"}",
+    ] {
+        assert!(batch(text, Some(Shape::Lines)).is_err(), "{text:?}");
+    }
+    let text = "\x0c[{\"variantKey\":\"A\"}]";
+    assert_eq!(batch(text, None).unwrap_err().code, Code::NotAnObject);
+    assert_eq!(code("\x0c"), "not_an_object");
+}
+
+#[test]
 fn a_batch_as_an_array() {
     let text = "[ {\"variantKey\":\"A\"} ,\n{\"variantKey\":\"B\"}]\n";
     let whole = batch(text, None).unwrap();

@@ -1,0 +1,121 @@
+//! What the test takes in hand instead of the machine's schedulers.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::*;
+use crate::journal::CommitError;
+use crate::journal::checkpoint;
+
+/// A runtime that polls one task at a time, whose clock stands still, and whose blocking work is
+/// done in order.
+pub fn runtime() -> Runtime {
+    Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .event_interval(1)
+        .max_blocking_threads(1)
+        .build()
+        .unwrap()
+}
+
+/// A journal whose steps the test takes.
+pub struct Stepped {
+    pub shared: Arc<checkpoint::Shared>,
+    pub sector_bytes: usize,
+    pub waiting: Mutex<Vec<Group>>,
+    pub is_closed: AtomicBool,
+}
+
+impl Journal for Stepped {
+    fn submit(&self, group: Group) {
+        if self.is_closed.load(Ordering::Acquire) {
+            return (group.done)(Err(CommitError::Refused));
+        }
+        self.waiting.lock().unwrap().push(group);
+    }
+
+    fn flush(&self) -> Result<(), CommitError> {
+        self.shared.flush().map_err(|_| CommitError::Failed)
+    }
+
+    fn poison(&self, what: &str, error: &io::Error) {
+        self.shared.poison(what, error);
+    }
+
+    fn note_full(&self) {
+        self.shared.note_full();
+    }
+
+    fn health(&self) -> JournalHealth {
+        self.shared.health()
+    }
+
+    fn sector_bytes(&self) -> usize {
+        self.sector_bytes
+    }
+
+    fn shutdown(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+}
+
+/// What one client asked for.
+pub struct Client {
+    pub future: Pin<Box<dyn Future<Output = Answer>>>,
+    pub woken: Arc<Flag>,
+    /// Whether it may go away before its answer.
+    pub may_leave: bool,
+    /// Of an append: where to, and the bodies.
+    pub append: Option<(usize, Vec<Bytes>)>,
+}
+
+/// What it is told.
+pub enum Answer {
+    Append(Result<Vec<LogId>, AppendError>),
+    Other,
+}
+
+/// Whether its future was woken since it was polled.
+pub struct Flag(pub AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Holds the runtime's one blocking thread until it is dropped.
+#[derive(Default)]
+pub struct Gate(#[allow(dead_code)] Option<mpsc::Sender<()>>);
+
+impl Gate {
+    /// Opens `before`; returns when everything that waited behind it is done.
+    pub fn close(runtime: &Runtime, before: Self) -> Self {
+        drop(before);
+        let (gate, opened) = mpsc::channel::<()>();
+        let (reached, reach) = mpsc::channel();
+        runtime.spawn_blocking(move || {
+            let _waiting = reached.send(());
+            // An error: it was dropped.
+            let _opened = opened.recv();
+        });
+        reach.recv().unwrap();
+        Self(Some(gate))
+    }
+}
+
+/// Polls a client's future, within the runtime.
+pub fn poll(runtime: &Runtime, client: &mut Client) -> Poll<Answer> {
+    client.woken.0.store(false, Ordering::Release);
+    let waker = Waker::from(client.woken.clone());
+    let _entered = runtime.enter();
+    client
+        .future
+        .as_mut()
+        .poll(&mut Context::from_waker(&waker))
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Tests under sanitizers: `tests/sanitizers.sh [address|thread|miri]`; `address`, if nothing is said.
+#
+# address  the mapping of segments (`fs/real.rs`, the only unsafe code) and all that reads through
+#          it; stable Rust
+# thread   actors, journal and sealer on real threads; stable Rust with the component rust-src, since
+#          std has to be built with it, too
+# miri     the codec and what it reads; nightly Rust with the component miri
+set -euo pipefail
+cd "$(dirname "$0")/.."
+readonly triple=x86_64-unknown-linux-gnu
+sanitizer=${1:-address}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/sanitizers/$sanitizer
+# Lets a stable compiler take the unstable flags.
+[ "$sanitizer" = miri ] || export RUSTC_BOOTSTRAP=1
+
+case $sanitizer in
+  address)
+    RUSTFLAGS=-Zsanitizer=address cargo test --locked --target "$triple" --lib --test it -- \
+      log:: journal:: fs:: http::json offline golden torn
+    ;;
+  thread)
+    RUSTFLAGS=-Zsanitizer=thread cargo test --locked -Zbuild-std --target "$triple" --test it -- \
+      store:: idle:: group_commit::
+    ;;
+  miri)
+    cargo +nightly miri test --locked --lib -- --skip proptest --exact \
+      log::frame::tests::every_flipped_bit_is_found \
+      log::frame::tests::another_salt_and_zeros_are_no_frames \
+      log::frame::tests::a_damaged_payload_still_names_its_entry \
+      log::footer::tests::what_is_written_is_read
+    ;;
+  *)
+    echo "unknown: $sanitizer" >&2
+    exit 2
+    ;;
+esac
