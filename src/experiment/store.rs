@@ -190,7 +190,7 @@ impl Default for StoreOptions {
 /// An open store. Its folder is locked for this process until it is dropped.
 pub struct Store {
     /// First, so that it has ended when the folder's lock is given back.
-    _actor_thread: ActorThread,
+    actor_thread: Option<ActorThread>,
     options: StoreOptions,
     folder: Folder,
     shared: Arc<Shared>,
@@ -221,14 +221,16 @@ impl Store {
         };
         let parts = Parts::open(&host, &local, resume).map_err(journal_error)?;
         let (actor_thread, journal) = ActorThread::start(parts).map_err(journal_error)?;
-        Self::open_on(options, host, folder, actor_thread, journal)
+        let mut store = Self::open_on(options, host, folder, actor_thread.actors(), journal)?;
+        store.actor_thread = Some(actor_thread);
+        Ok(store)
     }
 
     fn open_on(
         options: StoreOptions,
         host: Host,
         folder: Folder,
-        actor_thread: ActorThread,
+        actors: tokio::runtime::Handle,
         journal: Arc<dyn Journal>,
     ) -> Result<Self, OpenError> {
         let slugs = folder.experiments(&host)?;
@@ -246,7 +248,7 @@ impl Store {
             catalogue: tokio::sync::Mutex::new(()),
             shared: Arc::new(Shared {
                 host,
-                actors: actor_thread.actors(),
+                actors,
                 journal,
                 sealer,
                 large_group_bytes: options.large_group_bytes,
@@ -254,7 +256,7 @@ impl Store {
             }),
             folder,
             options,
-            _actor_thread: actor_thread,
+            actor_thread: None,
         })
     }
 

@@ -178,7 +178,8 @@ impl<'r> Run<'r> {
             waiting: Mutex::default(),
             is_closed: AtomicBool::new(false),
         });
-        let store = Store::open_on(options, host, folder, journal.clone()).unwrap();
+        let actors = runtime.handle().clone();
+        let store = Store::open_on(options, host, folder, actors, journal.clone()).unwrap();
         Self {
             runtime,
             gate: Gate::close(runtime, Gate::default()),
