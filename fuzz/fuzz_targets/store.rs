@@ -6,6 +6,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use trialog::fs::sim::{Crash, Failure, Fault, Op};
 use trialog::model::Durability;
+use trialog_fuzz::model::Leeway;
 use trialog_fuzz::rig::{Rig, entry};
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -72,7 +73,7 @@ fuzz_target!(|input: Input| {
         run.step(step);
     }
     run.end_life();
-    run.check();
+    run.start();
 });
 
 struct Run {
@@ -82,6 +83,10 @@ struct Run {
     /// A crash that comes by itself: how, and at which change of the disk.
     pending: Option<(Crash, u64)>,
     has_failed: bool,
+    /// How the last life ended: whether the power went.
+    is_crash: bool,
+    /// A sync failed, so the page cache shows what the disk may not have.
+    was_cache_wrong: bool,
 }
 
 impl Run {
@@ -99,6 +104,8 @@ impl Run {
             entry_count: 0,
             pending: None,
             has_failed: false,
+            is_crash: false,
+            was_cache_wrong: false,
         }
     }
 
@@ -118,8 +125,7 @@ impl Run {
                 let groups = NAMES.map(|name| (name, self.entries(1, (*padding).into())));
                 let _failing = self.rig.append(&groups);
             }
-            // Of a large group that fails the rig leaves the begin; the real actor takes it back.
-            Step::AppendAround { which, count } if !self.has_failed => {
+            Step::AppendAround { which, count } => {
                 let entries = self.entries(count % 12 + 1, 700);
                 let _failing = self.rig.append_around(name(which), entries);
             }
@@ -135,12 +141,11 @@ impl Run {
                 self.rig.machine.set_now_ms(self.now_ms);
             }
             Step::Stop if is_quiet => {
-                self.rig.stop();
+                self.end_life();
                 self.start();
             }
             Step::Kill if self.pending.is_none() => {
-                self.rig.machine.heal();
-                self.rig.kill();
+                self.end(None);
                 self.start();
             }
             Step::Crash { how } => self.crash((*how).into()),
@@ -154,8 +159,7 @@ impl Run {
                 self.end_life();
                 self.rig.machine.stop_at((*changes).into());
                 let _cut_off = self.rig.start();
-                self.rig.crash((*how).into());
-                self.start();
+                self.crash((*how).into());
             }
             Step::Fail { op, after } if is_quiet => {
                 self.has_failed = true;
@@ -173,7 +177,7 @@ impl Run {
                 });
             }
             Step::Remake { .. } | Step::Stop | Step::Kill => {}
-            Step::CrashIn { .. } | Step::Fail { .. } | Step::AppendAround { .. } => {}
+            Step::CrashIn { .. } | Step::Fail { .. } => {}
         }
         if let Some((crash, at)) = self.pending
             && self.rig.machine.change_count() >= at
@@ -191,34 +195,52 @@ impl Run {
     }
 
     fn crash(&mut self, crash: Crash) {
-        self.rig.machine.heal();
-        self.rig.crash(crash);
+        self.end(Some(crash));
         self.start();
     }
 
     /// Ends the life there is, in the way that fits its state.
     fn end_life(&mut self) {
-        self.rig.machine.heal();
-        match self.pending.take() {
-            Some((crash, _)) => self.rig.crash(crash),
-            None if self.has_failed => self.rig.kill(),
-            None => self.rig.stop(),
+        let pending = self.pending.take().map(|(crash, _)| crash);
+        if pending.is_none() && !self.has_failed {
+            self.rig.stop();
         }
+        self.end(pending);
     }
 
-    /// Checks what is left, recovers, and checks again.
+    /// The power goes, or the process is killed; what is left is checked.
+    fn end(&mut self, crash: Option<Crash>) {
+        self.was_cache_wrong |= self.rig.machine.is_cache_wrong();
+        self.rig.machine.heal();
+        self.is_crash = crash.is_some();
+        match crash {
+            Some(crash) => self.rig.crash(crash),
+            None => self.rig.kill(),
+        }
+        self.check(Leeway {
+            ends_may_be_lost: self.is_crash || self.was_cache_wrong,
+            settles: self.is_crash,
+        });
+    }
+
+    /// Recovers, and checks again.
     fn start(&mut self) {
         self.pending = None;
         self.has_failed = false;
-        self.check();
         self.rig.start().expect("it always starts");
-        self.check();
+        self.check(Leeway {
+            ends_may_be_lost: self.was_cache_wrong,
+            settles: true,
+        });
+        self.was_cache_wrong = false;
     }
 
-    fn check(&mut self) {
-        if self.rig.durability == Durability::Relaxed {
-            self.rig.forget_lost_ends();
-        }
-        self.rig.check();
+    fn check(&mut self, leeway: Leeway) {
+        let is_relaxed = self.rig.durability == Durability::Relaxed;
+        let checked = self.rig.try_check(Leeway {
+            ends_may_be_lost: leeway.ends_may_be_lost && is_relaxed,
+            ..leeway
+        });
+        checked.expect("what is promised");
     }
 }

@@ -1,7 +1,9 @@
 //! A store without threads or a runtime, on a simulated machine: the test decides what happens
 //! when. Beside it, a [`Model`] of each experiment.
 
+#[path = "rig/large.rs"]
 mod large;
+#[path = "rig/reading.rs"]
 mod reading;
 
 use std::collections::BTreeMap;
