@@ -24,11 +24,11 @@ case $sanitizer in
       store:: idle:: group_commit::
     ;;
   miri)
-    cargo +nightly miri test --locked --lib -- --skip proptest --exact \
-      log::frame::tests::every_flipped_bit_is_found \
-      log::frame::tests::another_salt_and_zeros_are_no_frames \
-      log::frame::tests::a_damaged_payload_still_names_its_entry \
-      log::footer::tests::what_is_written_is_read
+    # It is a thousand times slower: few cases, and no system calls such as mmap.
+    export PROPTEST_CASES=2 MIRIFLAGS=-Zmiri-disable-isolation
+    cargo +nightly miri test --locked --lib -- log::frame log::record log::segment::tests::counts \
+      log::footer::tests::what journal::format::tests::what journal::format::tests::numbers \
+      http::json::guard http::framing
     ;;
   *)
     echo "unknown: $sanitizer" >&2
