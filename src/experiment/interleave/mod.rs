@@ -43,8 +43,8 @@ const INTERLEAVINGS: u64 = 10_000;
 #[test]
 fn every_request_gets_its_one_answer_in_any_order_of_events() {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    let count = number("TRIALOG_INTERLEAVINGS").unwrap_or(INTERLEAVINGS);
-    let first = number("TRIALOG_SEED").unwrap_or(0);
+    let count = number("TRIALOG_TEST_INTERLEAVINGS").unwrap_or(INTERLEAVINGS);
+    let first = number("TRIALOG_TEST_SEED").unwrap_or(0);
     let mut met = Met::default();
     for seed in first..first + count {
         let _told = TellSeed(seed);
@@ -102,7 +102,7 @@ impl Drop for TellSeed {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let seed = self.0;
-            eprintln!("repeat with TRIALOG_SEED={seed} TRIALOG_INTERLEAVINGS=1");
+            eprintln!("repeat with TRIALOG_TEST_SEED={seed} TRIALOG_TEST_INTERLEAVINGS=1");
         }
     }
 }
