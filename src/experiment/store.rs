@@ -504,9 +504,16 @@ impl Store {
             segment_bytes: self.options.segment_bytes,
             sector_bytes: self.shared.journal.sector_bytes(),
         };
-        self.registry
+        let handle = self
+            .registry
             .handle(slug, &self.shared, options, dir.clone())
-            .await
+            .await?;
+        if self.is_closing.load(Ordering::Acquire) {
+            // It may have come too late for the list of those that the shutdown stops.
+            handle.stop().await;
+            return Err(ReadError::ShuttingDown);
+        }
+        Ok(handle)
     }
 }
 
