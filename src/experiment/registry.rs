@@ -1,10 +1,10 @@
 //! Which experiments there are, and the one live actor of each that is in use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -21,8 +21,15 @@ use crate::model::Slug;
 
 /// All experiments of a store.
 pub struct Registry {
-    slots: RwLock<BTreeMap<Slug, Arc<Slot>>>,
+    slots: RwLock<Slots>,
     mailbox_len: usize,
+}
+
+/// Looked up for every request, so by hash; listed in order now and then.
+#[derive(Default)]
+struct Slots {
+    by_slug: HashMap<Slug, Arc<Slot>>,
+    in_order: BTreeSet<Slug>,
 }
 
 /// A live actor, as its users see it.
@@ -49,46 +56,51 @@ struct Slot {
 impl Registry {
     /// A registry of these experiments, none of them live.
     pub fn new(slugs: Vec<Slug>, mailbox_len: usize) -> Self {
-        let slots = slugs.into_iter().map(|slug| (slug, Arc::default()));
+        let mut slots = Slots::default();
+        for slug in slugs {
+            slots.insert(slug);
+        }
         Self {
-            slots: RwLock::new(slots.collect()),
+            slots: RwLock::new(slots),
             mailbox_len,
         }
     }
 
     /// How many experiments there are.
     pub fn len(&self) -> usize {
-        self.slots().len()
+        self.slots().by_slug.len()
     }
 
     /// Whether there is this one.
     pub fn contains(&self, slug: &Slug) -> bool {
-        self.slots().contains_key(slug)
+        self.slots().by_slug.contains_key(slug)
     }
 
     /// The slugs behind `after`, in order, at most `limit` of them.
     pub fn slugs(&self, after: Option<&Slug>, limit: usize) -> Vec<Slug> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let slots = self.slots();
-        let behind = slots.range::<Slug, _>((from, Bound::Unbounded));
-        behind.take(limit).map(|(slug, _)| slug.clone()).collect()
+        let behind = slots.in_order.range::<Slug, _>((from, Bound::Unbounded));
+        behind.take(limit).cloned().collect()
     }
 
     /// Adds an experiment.
     pub fn insert(&self, slug: Slug) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        slots.insert(slug, Arc::default());
+        slots.insert(slug);
     }
 
     /// Forgets an experiment; nobody new reaches its actor.
     pub fn remove(&self, slug: &Slug) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        slots.remove(slug);
+        slots.by_slug.remove(slug);
+        slots.in_order.remove(slug);
     }
 
     /// The handles of all live actors.
     pub fn live(&self) -> Vec<Handle> {
         self.slots()
+            .by_slug
             .values()
             .filter_map(|slot| slot.handle())
             .collect()
@@ -96,12 +108,12 @@ impl Registry {
 
     /// The mailbox of an experiment's actor, if it is there.
     pub fn mailbox(&self, slug: &Slug) -> Option<mpsc::Sender<Message>> {
-        self.slots().get(slug)?.mailbox()
+        self.slots().by_slug.get(slug)?.mailbox()
     }
 
     /// The handle of an experiment's actor, if it is there.
     pub fn live_handle(&self, slug: &Slug) -> Option<Handle> {
-        self.slots().get(slug)?.handle()
+        self.slots().by_slug.get(slug)?.handle()
     }
 
     /// The handle of an experiment's actor, which is started when it isn't there.
@@ -112,7 +124,7 @@ impl Registry {
         options: impl FnOnce(Arc<Incarnation>) -> LogOptions,
         dir: PathBuf,
     ) -> Result<Handle, ReadError> {
-        let slot = self.slots().get(slug).cloned();
+        let slot = self.slots().by_slug.get(slug).cloned();
         let slot = slot.ok_or(ReadError::UnknownExperiment)?;
         let _turn = slot.turn.lock().await;
         if let Some(handle) = slot.handle() {
@@ -136,8 +148,15 @@ impl Registry {
         Ok(handle)
     }
 
-    fn slots(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Slug, Arc<Slot>>> {
+    fn slots(&self) -> RwLockReadGuard<'_, Slots> {
         self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slots {
+    fn insert(&mut self, slug: Slug) {
+        self.in_order.insert(slug.clone());
+        self.by_slug.insert(slug, Arc::default());
     }
 }
 
