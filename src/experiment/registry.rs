@@ -97,12 +97,12 @@ impl Registry {
         slots.in_order.remove(slug);
     }
 
-    /// The handles of all live actors.
+    /// The handles of all live actors, in the order of their slugs: a test's seed repeats its run.
     pub fn live(&self) -> Vec<Handle> {
-        self.slots()
-            .by_slug
-            .values()
-            .filter_map(|slot| slot.handle())
+        let slots = self.slots();
+        let in_order = slots.in_order.iter();
+        in_order
+            .filter_map(|slug| slots.by_slug.get(slug)?.handle())
             .collect()
     }
 
