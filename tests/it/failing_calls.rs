@@ -285,8 +285,12 @@ impl Run {
             return;
         };
         let until = Instant::now() + PATIENCE;
-        while store.health() != StoreHealth::Ready {
-            assert_eq!(store.health(), StoreHealth::StorageFull);
+        loop {
+            let health = store.health();
+            if health == StoreHealth::Ready {
+                break;
+            }
+            assert_eq!(health, StoreHealth::StorageFull);
             assert!(Instant::now() < until, "it stays full");
             runtime.block_on(tokio::task::yield_now());
         }
