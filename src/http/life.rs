@@ -141,6 +141,8 @@ impl Drop for Working {
 
 #[cfg(test)]
 mod tests {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
     use super::*;
 
     #[test]
@@ -162,5 +164,45 @@ mod tests {
             assert!(!life.is_quiet_again());
         }
         assert!(life.is_quiet_again());
+    }
+
+    /// A connection that serves nothing yet, and the client's end of it.
+    fn connection(lives: &Arc<Lives>) -> (tokio::task::JoinHandle<()>, tokio::io::DuplexStream) {
+        let (client, server) = tokio::io::duplex(1024);
+        let service = hyper::service::service_fn(|_| async {
+            Ok::<_, std::convert::Infallible>(hyper::Response::new(String::new()))
+        });
+        let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        let connection = builder.serve_connection(TokioIo::new(server), service);
+        let led = lives.lead(Life::new(), connection.into_owned());
+        let task = tokio::spawn(async move {
+            let _either_way = led.await;
+        });
+        (task, client)
+    }
+
+    #[tokio::test]
+    async fn the_second_quiet_sweep_ends_a_connection_and_it_is_forgotten() {
+        let lives = Arc::new(Lives::default());
+        let (task, _client) = connection(&lives);
+        tokio::task::yield_now().await;
+        lives.sweep();
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished() && lives.open().len() == 1);
+        lives.sweep();
+        task.await.unwrap();
+        assert!(lives.open().is_empty());
+    }
+
+    #[tokio::test]
+    async fn all_finish_also_those_that_were_never_polled() {
+        let lives = Arc::new(Lives::default());
+        let (polled, _client) = connection(&lives);
+        tokio::task::yield_now().await;
+        let (new, _other) = connection(&lives);
+        lives.finish();
+        polled.await.unwrap();
+        new.await.unwrap();
+        assert!(lives.open().is_empty());
     }
 }

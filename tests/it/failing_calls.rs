@@ -13,8 +13,8 @@ use trialog::fs::sim::{Crash, Failure, Fault, Op, SimMachine};
 use trialog::model::{Definition, LogId};
 use trialog::offline::verify::verify;
 
-use crate::rig::{Rig, STORE, entry, slug};
-use crate::scene::{SEGMENT, replay_of};
+use crate::rig::{STORE, entry, slug};
+use crate::scene::replay_of;
 
 /// Far more than anything here takes: what isn't there by then never comes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -477,27 +477,4 @@ fn each_call_that_fails_is_survived_and_nothing_acknowledged_is_lost() {
     let (met, all) = (hits.len(), cells.len());
     eprintln!("failing calls: {met} cells of {all} met their fault, each with 3 ends");
     assert!(met >= 200, "{met} of {all}");
-}
-
-#[test]
-fn bytes_set_aside_are_summed_as_the_disk_has_them_and_not_a_cache_that_a_failed_sync_left() {
-    let mut rig = Rig::with("one");
-    rig.put("one", 1, 100);
-    rig.machine.fail(Fault {
-        op: Op::Sync,
-        path: SEGMENT,
-        after: 0,
-        failure: Failure::Io,
-        is_sticky: false,
-    });
-    let large = (10..14).map(|n| entry("B", n, 700)).collect();
-    assert!(rig.append_around("one", large).is_err());
-    rig.kill();
-    // The group is cut, and the segment sealed with what can be read of it.
-    rig.start().unwrap();
-    rig.put("one", 2, 100);
-    rig.seal();
-    rig.stop();
-    rig.crash(Crash::LoseAll);
-    rig.check();
 }

@@ -12,10 +12,8 @@ use trialog::experiment::{AppendError, Store, StoreOptions};
 use trialog::fs::sim::{Op, SimMachine};
 use trialog::fs::{Host, real};
 use trialog::model::{Definition, LogId, NewEntry, Slug};
-use trialog::offline::Source;
-use trialog::offline::replay::{Selection, replay};
 
-use crate::rig::{entry, slug};
+use crate::rig::{entry, replayed, slug};
 
 const IDLE: Duration = Duration::from_millis(2);
 /// Far more than anything here takes: what isn't there by then never comes.
@@ -53,22 +51,6 @@ async fn append(
     appended.expect("every request is answered")
 }
 
-/// What an offline reader finds of one experiment.
-fn replayed(dir: &Path, host: &Host, name: &Slug) -> Vec<(LogId, Vec<u8>)> {
-    let source = Source::open(host.disk.clone(), dir).unwrap();
-    let selection = Selection {
-        experiments: vec![name.clone()],
-        ..Selection::default()
-    };
-    let mut entries = Vec::new();
-    let outcome = replay(&source, &selection, |entry| {
-        entries.push((entry.id, entry.body.to_vec()));
-        Ok(())
-    });
-    assert!(outcome.unwrap().damages.is_empty());
-    entries
-}
-
 const EXPERIMENTS: u64 = 24;
 const TASKS: u64 = 2 * EXPERIMENTS;
 const REQUESTS: u64 = 100;
@@ -97,7 +79,10 @@ async fn requests_race_with_leaving(dir: &Path, host: &Host) {
         let requests = (TASKS / EXPERIMENTS * REQUESTS) as usize;
         assert_eq!(sent.len(), requests, "{name}: an id for each request");
         let expected: Vec<_> = sent.into_iter().collect();
-        assert!(replayed(dir, host, &name) == expected, "{name}");
+        assert!(
+            replayed(host.disk.clone(), dir, &name) == expected,
+            "{name}"
+        );
     }
 }
 
@@ -215,7 +200,7 @@ async fn an_experiment_made_again_under_load_keeps_what_it_acknowledged_since() 
     store.shutdown().await;
     drop(store);
 
-    let found = replayed(&dir, &host, &slug("one"));
+    let found = replayed(host.disk.clone(), &dir, &slug("one"));
     assert_eq!(described.count, found.len() as u64);
     assert!(
         found.windows(2).all(|pair| pair[0].0 < pair[1].0),

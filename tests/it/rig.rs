@@ -6,6 +6,8 @@ mod large;
 #[path = "rig/reading.rs"]
 mod reading;
 
+pub use reading::replayed;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use trialog::fs::Disk;
 use trialog::log::reader::SegmentError;
 use trialog::log::view::LogView;
 use trialog::model::{LogId, Slug};
@@ -11,23 +12,28 @@ use trialog::offline::replay::{Selection, replay};
 
 use super::{Rig, STORE, slug};
 
+/// What an offline reader finds of one experiment of the store in `dir`; nothing is damaged.
+pub fn replayed(disk: Arc<dyn Disk>, dir: &Path, name: &Slug) -> Vec<(LogId, Vec<u8>)> {
+    let source = Source::open(disk, dir).unwrap();
+    let selection = Selection {
+        experiments: vec![name.clone()],
+        ..Selection::default()
+    };
+    let mut entries = Vec::new();
+    let outcome = replay(&source, &selection, |entry| {
+        entries.push((entry.id, entry.body.to_vec()));
+        Ok(())
+    })
+    .unwrap();
+    assert!(outcome.damages.is_empty(), "{:?}", outcome.damages);
+    assert!(outcome.unreadable.is_empty(), "{:?}", outcome.unreadable);
+    entries
+}
+
 impl Rig {
     /// What an offline reader sees of an experiment now.
     pub fn replayed(&self, name: &Slug) -> Vec<(LogId, Vec<u8>)> {
-        let source = Source::open(self.machine.host().disk, Path::new(STORE)).unwrap();
-        let selection = Selection {
-            experiments: vec![name.clone()],
-            ..Selection::default()
-        };
-        let mut entries = Vec::new();
-        let outcome = replay(&source, &selection, |entry| {
-            entries.push((entry.id, entry.body.to_vec()));
-            Ok(())
-        })
-        .unwrap();
-        assert!(outcome.damages.is_empty(), "{:?}", outcome.damages);
-        assert!(outcome.unreadable.is_empty(), "{:?}", outcome.unreadable);
-        entries
+        replayed(self.machine.host().disk, Path::new(STORE), name)
     }
 
     /// What the server reads of an experiment's log.
