@@ -80,7 +80,7 @@ fn through_the_journal(dir: &Path, count: usize) -> impl FnMut(u64) {
         let groups = segments.iter().map(|segment| Group {
             segment: segment.clone(),
             offset: round * ENTRY_LEN as u64,
-            lead_len: 0,
+            lead: trialog::log::lead::Lead::default(),
             bytes: vec![7; ENTRY_LEN],
             mark: Mark::None,
             done: Box::new(|result| assert!(result.is_ok(), "{result:?}")),

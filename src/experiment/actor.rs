@@ -15,6 +15,7 @@ use super::sealer::Sealer;
 use super::store::{AppendError, ReadError, StoreError};
 use crate::fs::Host;
 use crate::journal::{CommitError, Group, Journal, JournalHealth, Mark};
+use crate::log::lead::Lead;
 use crate::log::open::OpenedLog;
 use crate::log::segment_file::Trouble;
 use crate::log::view::{LogSummary, LogView};
@@ -328,7 +329,7 @@ impl Actor {
         self.shared.journal.submit(Group {
             segment: staged.segment.file.clone(),
             offset: staged.offset,
-            lead_len: staged.lead_len,
+            lead: staged.lead,
             bytes: staged.bytes,
             mark: Mark::None,
             done: Box::new(done),
@@ -348,7 +349,7 @@ impl Actor {
         let head = Group {
             segment: segment.clone(),
             offset: staged.offset,
-            lead_len: staged.lead_len,
+            lead: staged.lead.clone(),
             bytes: std::mem::take(&mut staged.bytes),
             mark: Mark::Begin,
             done: Box::new(|_| {}),
@@ -405,7 +406,7 @@ impl Actor {
         let header = Group {
             segment: next.segment.file.clone(),
             offset: next.offset,
-            lead_len: next.lead_len,
+            lead: next.lead,
             bytes: next.bytes,
             mark: Mark::None,
             done: Box::new(|_| {}),
@@ -523,7 +524,7 @@ fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group
     Group {
         segment: staged.segment.file.clone(),
         offset: seam_offset,
-        lead_len: 0,
+        lead: Lead::default(),
         bytes: seam,
         mark: Mark::End { end },
         done: Box::new(|_| {}),

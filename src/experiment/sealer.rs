@@ -95,7 +95,7 @@ fn footer_group(segment: Arc<ClosedSegment>, sealing: Sealing) -> Group {
     Group {
         segment: sealing.file,
         offset: sealing.offset,
-        lead_len: sealing.lead_len,
+        lead: sealing.lead,
         bytes: sealing.bytes,
         mark: Mark::None,
         done: Box::new(move |result| {

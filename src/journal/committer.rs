@@ -6,7 +6,6 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tracing::error;
 
 use super::checkpoint::{OpenLap, Shared};
@@ -36,7 +35,7 @@ pub struct Committer {
 struct OpenMark {
     segment: SegmentId,
     offset: u64,
-    data: Bytes,
+    data: Vec<u8>,
 }
 
 impl Committer {
@@ -58,9 +57,9 @@ impl Committer {
             let mut batch = Vec::new();
             let mut batch_len = 0;
             while let Some(group) = waiting
-                .next_if(|group| batch_len == 0 || batch_len + group.bytes.len() <= BATCH_BYTES_MAX)
+                .next_if(|group| batch_len == 0 || batch_len + len_max(group) <= BATCH_BYTES_MAX)
             {
-                batch_len += group_len_max(&group.segment.id, group.bytes.len());
+                batch_len += len_max(&group);
                 batch.push(group);
             }
             if self.shared.is_failed() {
@@ -98,19 +97,23 @@ impl Committer {
                     &mut self.buffer,
                     &mark.segment,
                     mark.offset,
-                    data,
+                    &[data],
                     RecordMark::Begin,
                 );
                 group_count += 1;
             }
         }
         for group in groups {
-            let (offset, data) = journaled(group, self.lap.note(&group.segment));
+            let lead = match self.lap.note(&group.segment) || group.mark == Mark::Begin {
+                true => group.lead.to_vec(),
+                // The lap has the segment's last sector.
+                false => Vec::new(),
+            };
             push_group(
                 &mut self.buffer,
                 &group.segment.id,
-                offset,
-                data,
+                group.offset - lead.len() as u64,
+                &[&lead, &group.bytes],
                 group.mark.into(),
             );
             group_count += 1;
@@ -140,20 +143,12 @@ impl Committer {
     fn acknowledge(&mut self, groups: Vec<Group>) {
         for group in groups {
             let segment = group.segment;
-            let lead_offset = group.offset - group.lead_len as u64;
-            let data = Bytes::from(group.bytes);
-            let new = data.slice(group.lead_len..);
-            // What waits to be written must not hold on to a lead that is larger than itself.
-            let new = match group.lead_len > new.len() {
-                true => Bytes::copy_from_slice(&new),
-                false => new,
-            };
             match group.mark {
                 Mark::None => {}
                 Mark::Begin => self.open_marks.push(OpenMark {
                     segment: segment.id.clone(),
-                    offset: lead_offset,
-                    data,
+                    offset: group.offset - group.lead.len() as u64,
+                    data: [group.lead.to_vec(), group.bytes.clone()].concat(),
                 }),
                 Mark::End { end } => {
                     self.open_marks.retain(|mark| mark.segment != segment.id);
@@ -165,7 +160,8 @@ impl Committer {
                     continue;
                 }
             }
-            if !new.is_empty() && segment.push_durable(group.offset, new) {
+            let is_empty = group.bytes.is_empty();
+            if !is_empty && segment.push_durable(group.offset, group.bytes.into()) {
                 self.shared.schedule(segment);
             }
             (group.done)(Ok(()));
@@ -183,15 +179,8 @@ impl Committer {
     }
 }
 
-/// What the journal keeps of a group: with its lead, when the lap doesn't have the segment's last
-/// sector yet.
-fn journaled(group: &Group, is_first_in_lap: bool) -> (u64, &[u8]) {
-    if is_first_in_lap || group.mark == Mark::Begin {
-        (group.offset - group.lead_len as u64, &group.bytes)
-    } else {
-        let new = group.bytes.get(group.lead_len..).unwrap_or_default();
-        (group.offset, new)
-    }
+fn len_max(group: &Group) -> usize {
+    group_len_max(&group.segment.id, group.lead.len() + group.bytes.len())
 }
 
 fn answer_all(groups: Vec<Group>, error: CommitError) {

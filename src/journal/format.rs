@@ -158,24 +158,27 @@ pub fn begin_batch(out: &mut Vec<u8>) {
     out.resize(BATCH_HEADER_LEN, 0);
 }
 
-/// Appends a group to a batch.
+/// Appends a group to a batch; the parts of its data stand one behind the other.
 pub fn push_group(
     out: &mut Vec<u8>,
     segment: &SegmentId,
     offset: u64,
-    data: &[u8],
+    data: &[&[u8]],
     mark: RecordMark,
 ) {
     let kind = mark as u8;
     let slug = segment.slug.as_str();
     out.extend_from_slice(&[kind, slug.len() as u8, 0, 0]);
-    out.extend_from_slice(&(data.len() as u32).to_le_bytes());
+    let data_len: usize = data.iter().map(|part| part.len()).sum();
+    out.extend_from_slice(&(data_len as u32).to_le_bytes());
     out.extend_from_slice(&segment.incarnation.to_le_bytes());
     out.extend_from_slice(&segment.first_sequence.to_le_bytes());
     out.extend_from_slice(&segment.salt.to_le_bytes());
     out.extend_from_slice(&offset.to_le_bytes());
     out.extend_from_slice(slug.as_bytes());
-    out.extend_from_slice(data);
+    for part in data {
+        out.extend_from_slice(part);
+    }
     out.resize(out.len().next_multiple_of(8), 0);
 }
 
@@ -314,10 +317,10 @@ mod tests {
             &mut out,
             &segment(),
             512,
-            b"bytes of one group",
+            &[b"bytes of", b" one group"],
             RecordMark::None,
         );
-        push_group(&mut out, &segment(), 530, b"", RecordMark::End);
+        push_group(&mut out, &segment(), 530, &[], RecordMark::End);
         finish_batch(&mut out, &LAP, 9, 8, 2);
         out
     }
@@ -361,7 +364,7 @@ mod tests {
         let batch = |number, offset| {
             let mut out = Vec::new();
             begin_batch(&mut out);
-            push_group(&mut out, &segment(), offset, b"x", RecordMark::Begin);
+            push_group(&mut out, &segment(), offset, &[b"x"], RecordMark::Begin);
             finish_batch(&mut out, &LAP, number, 0, 1);
             Batch::decode(&out, &LAP).is_some()
         };

@@ -12,6 +12,7 @@ pub mod scan;
 
 use std::sync::Arc;
 
+use crate::log::lead::Lead;
 use crate::log::segment_file::SegmentFile;
 
 /// What one actor hands to the journal at once: bytes that follow the segment's staged end.
@@ -20,10 +21,9 @@ pub struct Group {
     pub segment: Arc<SegmentFile>,
     /// Where in the segment the new bytes begin (or, with [`Mark::End`], the repeated ones).
     pub offset: u64,
-    /// How many bytes of `bytes` come before `offset`: what the segment already holds from its
-    /// last sector boundary on, in case that sector is rewritten while the power goes.
-    pub lead_len: usize,
-    /// The lead, then the new bytes.
+    /// What comes before them in their sector, in case it is rewritten while the power goes.
+    pub lead: Lead,
+    /// The bytes.
     pub bytes: Vec<u8>,
     /// Whether a large group around the journal begins or ends here.
     pub mark: Mark,

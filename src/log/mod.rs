@@ -7,6 +7,7 @@ pub mod footer;
 pub mod format;
 pub mod frame;
 pub mod index;
+pub mod lead;
 pub mod open;
 pub mod planted;
 pub mod reader;

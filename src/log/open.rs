@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::frame::FRAME_HEADER_LEN;
+use super::lead::Lead;
 use super::reader::{EndHint, Listed, Segment, SegmentError, list_segments};
 use super::scan::Damage;
 use super::segment::{
@@ -59,9 +60,9 @@ pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> 
         .map_err(io_error)?;
     if let Some((active, next_ordinal, end)) = last_open {
         let boundary = end / sector * sector;
-        let last_sector = active.file.read(boundary, end).map_err(io_error)?;
+        let lead = active.file.read(boundary, end).map_err(io_error)?;
         writer.view().set_active(active.clone());
-        writer.continue_in(active, next_ordinal, end, last_sector);
+        writer.continue_in(active, next_ordinal, end, Lead::new(lead));
     }
     Ok(OpenedLog {
         writer,

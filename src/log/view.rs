@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::footer;
 use super::frame::{Frame, Seed};
 use super::index::{Block, SegmentIndex, block_of, variant_key_of};
+use super::lead::Lead;
 use super::reader::{EndHint, Segment, SegmentError};
 use super::record::Record;
 use super::segment::SegmentHeader;
@@ -71,9 +72,9 @@ pub struct Sealing {
     pub file: Arc<SegmentFile>,
     /// Where the new bytes begin: the file's end.
     pub offset: u64,
-    /// How many bytes of `bytes` come before `offset`, from the sector boundary on.
-    pub lead_len: usize,
-    /// The lead, zeros, the footer.
+    /// What comes before them in their sector.
+    pub lead: Lead,
+    /// Zeros, then the footer.
     pub bytes: Vec<u8>,
 }
 
@@ -321,8 +322,8 @@ impl ClosedSegment {
         Ok(Some(Sealing {
             file,
             offset: len as u64,
-            lead_len: lead.len(),
-            bytes: [lead, &self.footer_bytes(&segment, &fold.index)].concat(),
+            lead: Lead::new(lead.to_vec()),
+            bytes: self.footer_bytes(&segment, &fold.index),
         }))
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::frame::{self, FrameKind, Seed};
 use super::index::SegmentIndex;
+use super::lead::Lead;
 use super::reader::SegmentError;
 use super::record::{self, EntryRecord, Record, VariantRecord};
 use super::segment::{Previous, SegmentHeader, segment_path};
@@ -60,7 +61,7 @@ struct Active {
     next_ordinal: u32,
     staged_end: u64,
     /// The bytes from the last sector boundary to the staged end.
-    last_sector: Vec<u8>,
+    lead: Lead,
 }
 
 /// Entries in frames, ready for the journal.
@@ -69,11 +70,11 @@ pub struct Staged {
     pub segment: Arc<ActiveSegment>,
     /// Where the new bytes begin.
     pub offset: u64,
-    /// How many bytes of `bytes` come before `offset`.
-    pub lead_len: usize,
-    /// The lead, then the new bytes.
+    /// What comes before them in their sector.
+    pub lead: Lead,
+    /// The new bytes.
     pub bytes: Vec<u8>,
-    /// How many bytes of `bytes` come before the first entry: lead, segment header, variants.
+    /// How many of them come before the first entry: segment header, variants.
     pub head_len: usize,
     /// The entries' ids.
     pub ids: Vec<LogId>,
@@ -86,23 +87,25 @@ pub struct Staged {
 impl Staged {
     /// Where in the segment the first entry begins.
     pub fn entries_begin(&self) -> u64 {
-        self.offset + (self.head_len - self.lead_len) as u64
+        self.offset + self.head_len as u64
     }
 
     /// The sector in which the first entry begins, when it shares it with bytes in front of it:
     /// its offset, and its bytes as far as they are staged.
     pub fn seam(&self, sector_bytes: usize) -> (u64, Vec<u8>) {
-        let base = self.offset - self.lead_len as u64;
+        let base = self.offset - self.lead.len() as u64;
         let (begin, sector) = (self.entries_begin(), sector_bytes as u64);
         let from = begin / sector * sector;
-        let to = begin.next_multiple_of(sector);
-        let range = (from - base) as usize..((to - base) as usize).min(self.bytes.len());
-        (from, self.bytes.get(range).unwrap_or_default().to_vec())
+        let to = begin.next_multiple_of(sector).min(self.end());
+        let mut bytes = self.lead.to_vec();
+        let new_len = to.saturating_sub(self.offset) as usize;
+        bytes.extend_from_slice(self.bytes.get(..new_len).unwrap_or_default());
+        (from, bytes.split_off((from - base) as usize))
     }
 
     /// Where in the segment the staged bytes end.
     pub fn end(&self) -> u64 {
-        self.offset + (self.bytes.len() - self.lead_len) as u64
+        self.offset + self.bytes.len() as u64
     }
 }
 
@@ -127,21 +130,20 @@ impl LogWriter {
         })
     }
 
-    /// Goes on in a segment that was there; `last_sector` holds its bytes from the last sector
-    /// boundary to `end`.
+    /// Goes on in a segment that was there and ends at `end`, with `lead` before it.
     pub fn continue_in(
         &mut self,
         segment: Arc<ActiveSegment>,
         next_ordinal: u32,
         end: u64,
-        last_sector: Vec<u8>,
+        lead: Lead,
     ) {
         self.active = Some(Active {
             seed: Seed::new(segment.header.salt),
             segment,
             next_ordinal,
             staged_end: end,
-            last_sector,
+            lead,
         });
     }
 
@@ -166,14 +168,13 @@ impl LogWriter {
         };
         let segment = active.segment.clone();
         let mut index = segment.index_mut();
-        let lead_len = active.last_sector.len();
+        let lead = active.lead.clone();
         let offset = active.staged_end;
-        let mut bytes = Vec::with_capacity(lead_len + header.len() + bytes_about + 256);
-        bytes.append(&mut active.last_sector);
+        let mut bytes = Vec::with_capacity(header.len() + bytes_about + 256);
         bytes.extend_from_slice(&header);
         let mut frames = Frames {
             bytes,
-            base: offset - lead_len as u64,
+            base: offset,
             seed: active.seed,
             ordinal: active.next_ordinal,
         };
@@ -205,17 +206,15 @@ impl LogWriter {
 
         active.next_ordinal = frames.ordinal;
         active.staged_end = frames.base + frames.bytes.len() as u64;
-        let sector = self.options.sector_bytes as u64;
-        let boundary = active.staged_end / sector * sector;
-        let last_sector = frames.bytes.get((boundary - frames.base) as usize..);
+        let sector_bytes = self.options.sector_bytes;
         active
-            .last_sector
-            .extend_from_slice(last_sector.unwrap_or_default());
+            .lead
+            .advance(&frames.bytes, active.staged_end, sector_bytes);
         self.active = Some(active);
         Ok(Staged {
             segment,
             offset,
-            lead_len,
+            lead,
             bytes: frames.bytes,
             head_len,
             ids,
@@ -295,7 +294,7 @@ impl LogWriter {
             seed,
             next_ordinal: 0,
             staged_end: 0,
-            last_sector: Vec::new(),
+            lead: Lead::default(),
         };
         Ok((active, bytes))
     }

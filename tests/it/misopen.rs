@@ -7,6 +7,7 @@ use std::sync::Arc;
 use trialog::fs::Host;
 use trialog::fs::sim::SimMachine;
 use trialog::log::frame::{self, FRAME_HEADER_LEN, Frame, FrameError, FrameHeader, Seed};
+use trialog::log::lead::Lead;
 use trialog::log::open::{OpenedLog, open};
 use trialog::log::reader::{EndHint, Segment, SegmentError, list_segments};
 use trialog::log::segment::{SEGMENT_HEADER_LEN, SegmentHeader};
@@ -139,7 +140,7 @@ pub fn open_with(
     let active = Arc::new(ActiveSegment::new(header, Arc::new(file), fold.index));
     view.set_active(active.clone());
     let boundary = end as usize / options.sector_bytes * options.sector_bytes;
-    let last_sector = segment.bytes()[boundary..end as usize].to_vec();
+    let lead = Lead::new(segment.bytes()[boundary..end as usize].to_vec());
     let resume = Resume {
         next_sequence: 0,
         next_number: 0,
@@ -149,7 +150,7 @@ pub fn open_with(
         let path = segment.path.clone();
         SegmentError::Io { path, error }
     })?;
-    writer.continue_in(active, fold.next_ordinal, end, last_sector);
+    writer.continue_in(active, fold.next_ordinal, end, lead);
     Ok(OpenedLog {
         writer,
         unsealed: Vec::new(),

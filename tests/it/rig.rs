@@ -344,7 +344,7 @@ impl Rig {
             let _next_life_seals = self.commit_one(Group {
                 segment: sealing.file,
                 offset: sealing.offset,
-                lead_len: sealing.lead_len,
+                lead: sealing.lead,
                 bytes: sealing.bytes,
                 mark: Mark::None,
                 done: Box::new(|_| {}),
@@ -419,7 +419,7 @@ pub fn group(staged: Staged, done: impl FnOnce(Result<(), CommitError>) + Send +
     Group {
         segment: staged.segment.file.clone(),
         offset: staged.offset,
-        lead_len: staged.lead_len,
+        lead: staged.lead,
         bytes: staged.bytes,
         mark: Mark::None,
         done: Box::new(done),

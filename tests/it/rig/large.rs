@@ -2,6 +2,7 @@
 
 use trialog::journal::checkpoint::is_full;
 use trialog::journal::{CommitError, Group, Mark};
+use trialog::log::lead::Lead;
 use trialog::log::segment_file::Trouble;
 use trialog::log::writer::Staged;
 use trialog::model::{NewEntry, Slug};
@@ -25,7 +26,7 @@ impl Rig {
         let head = Group {
             segment: segment.clone(),
             offset: staged.offset,
-            lead_len: staged.lead_len,
+            lead: staged.lead.clone(),
             bytes: std::mem::take(&mut staged.bytes),
             mark: Mark::Begin,
             done: Box::new(|_| {}),
@@ -82,7 +83,7 @@ fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group
     Group {
         segment: staged.segment.file.clone(),
         offset: seam_offset,
-        lead_len: 0,
+        lead: Lead::default(),
         bytes: seam,
         mark: Mark::End { end },
         done: Box::new(|_| {}),
