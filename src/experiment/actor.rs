@@ -37,8 +37,11 @@ pub enum Message {
     Append(Append),
     /// Describe the experiment.
     Describe(oneshot::Sender<Result<Description, ReadError>>),
-    /// Change the definition.
-    Define(Definition, oneshot::Sender<Result<Description, StoreError>>),
+    /// Change the definition. (In a box, so that mailboxes of appends stay small.)
+    Define(
+        Box<Definition>,
+        oneshot::Sender<Result<Description, StoreError>>,
+    ),
     /// Stop for good: answered when all that was accepted is.
     Stop(oneshot::Sender<()>),
 }
@@ -208,7 +211,7 @@ impl Actor {
                     let _gone = reply.send(self.describe().await);
                 }
                 Message::Define(definition, reply) => {
-                    let _gone = reply.send(self.define(definition).await);
+                    let _gone = reply.send(self.define(*definition).await);
                 }
                 Message::Stop(stop) => stopped = Some(stop),
             }
@@ -315,13 +318,15 @@ impl Actor {
             return self.commit_around(staged, batch).await;
         }
         let ticket = self.in_flight.enter();
-        let shared = self.shared.clone();
         let closed = staged.closed.take();
-        let incarnation = self.options.incarnation.clone();
+        let closed = closed.map(|closed| {
+            let incarnation = self.options.incarnation.clone();
+            (closed, incarnation, self.shared.clone())
+        });
         let done = move |result: Result<(), CommitError>| {
             batch.answer(result.map_err(AppendError::from));
             // The next segment's header is durable and says where the closed one ends.
-            if let (Ok(()), Some(closed)) = (result, closed) {
+            if let (Ok(()), Some((closed, incarnation, shared))) = (result, closed) {
                 shared.sealer.seal(closed, incarnation);
             }
             drop(ticket);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::runtime::Handle as Runtime;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
@@ -106,9 +107,13 @@ impl Registry {
             .collect()
     }
 
-    /// The mailbox of an experiment's actor, if it is there.
-    pub fn mailbox(&self, slug: &Slug) -> Option<mpsc::Sender<Message>> {
-        self.slots().by_slug.get(slug)?.mailbox()
+    /// Gives a message to an experiment's actor. It comes back when the actor isn't there or when
+    /// its mailbox is full.
+    pub fn try_send(&self, slug: &Slug, message: Message) -> Result<(), TrySendError<Message>> {
+        match self.slots().by_slug.get(slug) {
+            Some(slot) => slot.try_send(message),
+            None => Err(TrySendError::Closed(message)),
+        }
     }
 
     /// The handle of an experiment's actor, if it is there.
@@ -178,10 +183,12 @@ impl Handle {
 }
 
 impl Slot {
-    fn mailbox(&self) -> Option<mpsc::Sender<Message>> {
+    fn try_send(&self, message: Message) -> Result<(), TrySendError<Message>> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        let (mailbox, _) = live.as_ref()?;
-        (!mailbox.is_closed()).then(|| mailbox.clone())
+        match &*live {
+            Some((mailbox, _)) => mailbox.try_send(message),
+            None => Err(TrySendError::Closed(message)),
+        }
     }
 
     fn handle(self: &Arc<Self>) -> Option<Handle> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot;
 use tracing::info;
 
 use super::actor::{Message, Shared};
@@ -322,13 +323,16 @@ impl Store {
             permit,
         });
         loop {
-            let mailbox = self.mailbox(slug).await?;
-            match mailbox.try_send(message) {
-                Ok(()) => break,
-                Err(mpsc::error::TrySendError::Full(_)) => return Err(AppendError::Overloaded),
-                // The actor was leaving. It comes back for this message.
-                Err(mpsc::error::TrySendError::Closed(back)) => message = back,
+            if self.is_closing.load(Ordering::Acquire) {
+                return Err(AppendError::ShuttingDown);
             }
+            match self.registry.try_send(slug, message) {
+                Ok(()) => break,
+                Err(TrySendError::Full(_)) => return Err(AppendError::Overloaded),
+                // The actor isn't there, or was leaving. It comes back for this message.
+                Err(TrySendError::Closed(back)) => message = back,
+            }
+            self.handle(slug).await.map_err(not_there)?;
         }
         answer.await.unwrap_or(Err(AppendError::Failed))
     }
@@ -359,7 +363,7 @@ impl Store {
         }
         if self.contains(slug) {
             let description = self
-                .ask(slug, |reply| Message::Define(definition, reply))
+                .ask(slug, |reply| Message::Define(definition.into(), reply))
                 .await??;
             let created = false;
             return Ok(Defined {
@@ -469,24 +473,6 @@ impl Store {
         answer.await.map_err(|_| ReadError::UnknownExperiment)
     }
 
-    /// Where the experiment's actor takes messages, started when it isn't there.
-    async fn mailbox(&self, slug: &Slug) -> Result<mpsc::Sender<Message>, AppendError> {
-        if !self.is_closing.load(Ordering::Acquire)
-            && let Some(mailbox) = self.registry.mailbox(slug)
-        {
-            return Ok(mailbox);
-        }
-        let handle = self.handle(slug).await;
-        handle
-            .map(|handle| handle.mailbox)
-            .map_err(|error| match error {
-                ReadError::UnknownExperiment => AppendError::UnknownExperiment,
-                ReadError::ShuttingDown => AppendError::ShuttingDown,
-                ReadError::Overloaded => AppendError::Overloaded,
-                ReadError::Damaged(_) | ReadError::Io(_) => AppendError::StorageFailed,
-            })
-    }
-
     /// The experiment's actor, started when it isn't there.
     async fn handle(&self, slug: &Slug) -> Result<Handle, ReadError> {
         if self.is_closing.load(Ordering::Acquire) {
@@ -514,6 +500,16 @@ impl Store {
             return Err(ReadError::ShuttingDown);
         }
         Ok(handle)
+    }
+}
+
+/// Why an experiment's actor takes no entries.
+fn not_there(error: ReadError) -> AppendError {
+    match error {
+        ReadError::UnknownExperiment => AppendError::UnknownExperiment,
+        ReadError::ShuttingDown => AppendError::ShuttingDown,
+        ReadError::Overloaded => AppendError::Overloaded,
+        ReadError::Damaged(_) | ReadError::Io(_) => AppendError::StorageFailed,
     }
 }
 

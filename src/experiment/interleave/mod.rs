@@ -396,7 +396,8 @@ impl<'r> Run<'r> {
     /// Long enough that an actor which isn't used leaves.
     fn pass_time(&mut self) {
         let slug = |name| Slug::parse(name).unwrap();
-        let live = |store: &Store| NAMES.map(|name| store.registry.mailbox(&slug(name)).is_some());
+        let live =
+            |store: &Store| NAMES.map(|name| store.registry.live_handle(&slug(name)).is_some());
         let before = live(&self.store);
         for _ in 0..2 {
             self.runtime.block_on(tokio::time::advance(IDLE));
