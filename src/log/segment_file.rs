@@ -251,10 +251,15 @@ impl SegmentFile {
 
     /// The file as it is, with everything durable written into it. What lies behind `frames_end`
     /// was set aside: it is made durable with the file's length, and then read from the disk
-    /// itself, since a sync that failed may have left other bytes in the page cache.
+    /// itself, since a sync that failed may have left other bytes in the page cache. It is not
+    /// found when it was deleted, also when the next life has a file of this name.
     pub fn map_written(&self, frames_end: u64) -> io::Result<Mapping> {
         self.write_out(u64::MAX)?;
         let _io = lock(&self.io);
+        let has_ended = self.incarnation.go_on();
+        if *has_ended {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let file = self.disk.open(&self.path, Access::ReadWrite)?;
         let len = file.len()?;
         if len > frames_end {
