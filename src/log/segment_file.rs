@@ -37,7 +37,7 @@ pub struct SegmentId {
 pub struct Incarnation {
     /// The random number that tells it from others.
     pub number: u64,
-    /// Held for reading while a file is found by its path and written.
+    /// Held for reading while a file is found by its path and written or synced.
     has_ended: RwLock<bool>,
 }
 
@@ -182,9 +182,15 @@ impl SegmentFile {
         self.write_pending(&mut io, limit)
     }
 
-    /// Makes durable in the file itself what is written, and lets the descriptor go.
+    /// Makes durable in the file itself what is written, and lets the descriptor go. A file that
+    /// was deleted needs that no more, and its folder may be gone.
     pub fn sync_written(&self) -> io::Result<()> {
         let mut io = lock(&self.io);
+        let has_ended = self.incarnation.go_on();
+        if *has_ended {
+            io.file = None;
+            return Ok(());
+        }
         if let Some(file) = &io.file {
             file.sync_data()?;
         }
