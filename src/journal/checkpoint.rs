@@ -176,14 +176,15 @@ impl Shared {
     }
 
     /// Syncs the batches that are written and not synced, which there are only when durability
-    /// is relaxed.
+    /// is relaxed. Whoever asks goes on to a segment's file: not after a failure, which may have
+    /// been a sync of that file.
     pub fn flush(&self) -> io::Result<()> {
+        if self.is_failed() {
+            return Err(io::Error::other(CommitError::Refused));
+        }
         let written = self.written_batch.load(Ordering::Acquire);
         if self.durability == Durability::Sync || self.synced_through() >= written {
             return Ok(());
-        }
-        if self.is_failed() {
-            return Err(io::Error::other(CommitError::Refused));
         }
         let active = self.background().active.clone();
         if let Err(error) = active.sync_data() {

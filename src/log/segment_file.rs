@@ -37,7 +37,7 @@ pub struct SegmentId {
 pub struct Incarnation {
     /// The random number that tells it from others.
     pub number: u64,
-    /// Held for reading while a file is found by its path and written.
+    /// Held for reading while a file is found by its path and written or synced.
     has_ended: RwLock<bool>,
 }
 
@@ -182,9 +182,15 @@ impl SegmentFile {
         self.write_pending(&mut io, limit)
     }
 
-    /// Makes durable in the file itself what is written, and lets the descriptor go.
+    /// Makes durable in the file itself what is written, and lets the descriptor go. A file that
+    /// was deleted needs that no more, and its folder may be gone.
     pub fn sync_written(&self) -> io::Result<()> {
         let mut io = lock(&self.io);
+        let has_ended = self.incarnation.go_on();
+        if *has_ended {
+            io.file = None;
+            return Ok(());
+        }
         if let Some(file) = &io.file {
             file.sync_data()?;
         }
@@ -251,10 +257,15 @@ impl SegmentFile {
 
     /// The file as it is, with everything durable written into it. What lies behind `frames_end`
     /// was set aside: it is made durable with the file's length, and then read from the disk
-    /// itself, since a sync that failed may have left other bytes in the page cache.
+    /// itself, since a sync that failed may have left other bytes in the page cache. It is not
+    /// found when it was deleted, also when the next life has a file of this name.
     pub fn map_written(&self, frames_end: u64) -> io::Result<Mapping> {
         self.write_out(u64::MAX)?;
         let _io = lock(&self.io);
+        let has_ended = self.incarnation.go_on();
+        if *has_ended {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let file = self.disk.open(&self.path, Access::ReadWrite)?;
         let len = file.len()?;
         if len > frames_end {

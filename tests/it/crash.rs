@@ -51,6 +51,7 @@ fn nothing_acknowledged_is_ever_lost() {
         "checkpoint",
         "seal",
         "leaving",
+        "deletion",
         "deletion and making",
         "clean stop",
     ] {

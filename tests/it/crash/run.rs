@@ -7,7 +7,7 @@ use trialog::model::Durability;
 use super::schedule::{CutOff, End, How, NAMES, Schedule, Step};
 use crate::lies::Lie;
 use crate::model::Leeway;
-use crate::rig::{Rig, entry};
+use crate::rig::{Life, Rig, entry};
 
 /// What happened in runs.
 #[derive(Debug, Default, Clone)]
@@ -32,6 +32,7 @@ pub fn run(schedule: &Schedule, lie: Option<Lie>) -> Result<Seen, String> {
     let mut runner = Runner::new(schedule, lie)?;
     for step in &schedule.steps {
         let doing = runner.perform(step)?;
+        runner.must_take_entries()?;
         runner.end_if_due(doing)?;
     }
     runner.end(&End {
@@ -48,6 +49,8 @@ struct Runner {
     entries: u64,
     /// An end that is to come at this count of changes.
     pending: Option<(End, u64)>,
+    /// How many calls had failed when this life began.
+    failed_before: u64,
     /// A sync failed, so the page cache showed what recovery, which asks the disk, may not find.
     was_cache_wrong: bool,
     /// Crashes, and those in recovery, of this run alone.
@@ -71,6 +74,7 @@ impl Runner {
             now_ms: 1_764_000_000_000,
             entries: 0,
             pending: None,
+            failed_before: 0,
             was_cache_wrong: false,
             seen: Seen::default(),
             crashes_in_recovery: 0,
@@ -130,6 +134,10 @@ impl Runner {
                 rig.create(NAMES[*which]);
                 return Ok("deletion and making");
             }
+            Step::Delete { which } => {
+                rig.delete(NAMES[*which]);
+                return Ok("deletion");
+            }
             Step::Clock { step_ms } => {
                 self.now_ms = (self.now_ms + step_ms).max(1_700_000_000_000);
                 rig.machine.set_now_ms(self.now_ms as u64);
@@ -138,6 +146,17 @@ impl Runner {
             Step::End(end) => self.take_end(end)?,
         }
         Ok("other")
+    }
+
+    /// A store of which no call failed in this life takes entries.
+    fn must_take_entries(&self) -> Result<(), String> {
+        let has_failed = |life: &Life| life.parts.shared.is_failed();
+        if self.rig.life.as_ref().is_some_and(has_failed)
+            && self.rig.machine.failed_count() == self.failed_before
+        {
+            return Err("no call failed, and yet nothing more is acknowledged".into());
+        }
+        Ok(())
     }
 
     fn take_end(&mut self, end: &End) -> Result<(), String> {
@@ -201,8 +220,13 @@ impl Runner {
         self.was_cache_wrong = false;
         let started = self.rig.start();
         started.map_err(|error| format!("the server doesn't start: {error}"))?;
+        self.failed_before = self.rig.machine.failed_count();
         let checked = self.rig.try_check(leeway);
-        checked.map_err(|why| format!("once recovered: {why}"))
+        checked.map_err(|why| format!("once recovered: {why}"))?;
+        for name in NAMES {
+            self.rig.create(name);
+        }
+        Ok(())
     }
 
     /// The machine after an end; what is left on it is checked.

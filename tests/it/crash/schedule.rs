@@ -49,6 +49,10 @@ pub enum Step {
     Remake {
         which: usize,
     },
+    /// Deleted; the next life makes it again.
+    Delete {
+        which: usize,
+    },
     Clock {
         step_ms: i64,
     },
@@ -129,7 +133,8 @@ impl Step {
             },
             17..=22 => Self::Background,
             23..=25 => Self::Seal,
-            26..=27 => Self::Idle { which },
+            26 => Self::Idle { which },
+            27 => Self::Delete { which },
             28 => Self::Remake { which },
             29..=30 => Self::Clock {
                 step_ms: rng.i64(-100_000..100_000),

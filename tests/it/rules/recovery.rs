@@ -351,3 +351,38 @@ fn bytes_set_aside_that_a_failed_sync_left_in_the_cache_are_sealed_as_the_disk_h
     rig.crash(Crash::LoseAll);
     rig.check();
 }
+
+#[test]
+fn after_a_failed_sync_nothing_is_sealed() {
+    let mut rig = Rig::with("one");
+    rig.put("one", 1, 100);
+    rig.background();
+    // A large group finds the disk full: its segment is closed, with bytes set aside.
+    rig.machine.set_free_bytes(Some(1000));
+    let dead = (100..104).map(|n| entry("B", n, 700)).collect();
+    assert!(rig.append_around("one", dead).is_err());
+    rig.machine.set_free_bytes(None);
+    rig.machine.fail(Fault {
+        op: Op::Sync,
+        path: "/00000000000000000000.segment",
+        after: 0,
+        failure: Failure::Io,
+        is_sticky: false,
+    });
+    let mut n = 2;
+    while rig.append(&[("one", vec![entry("A", n, 500)])]).is_ok() {
+        n += 1;
+    }
+    assert_eq!(rig.machine.fault_count(), 1, "the checkpoint's sync");
+    // A second sync would say that all is well, and then the disk be asked what it never got.
+    rig.machine.record();
+    rig.seal();
+    let recorded = rig.machine.recorded();
+    rig.read("one", 0);
+    assert_eq!(rig.wrong, None);
+    assert!(recorded.is_empty(), "{recorded:?}");
+    rig.kill();
+    rig.check();
+    rig.start().unwrap();
+    rig.check();
+}

@@ -221,3 +221,47 @@ fn rule_4_a_deleted_experiment_stays_deleted() {
     let is_there = |path: &std::path::PathBuf| path.to_string_lossy().contains("/one/");
     assert!(!rig.machine.files().iter().any(is_there));
 }
+
+#[test]
+fn rule_4_a_closed_segment_of_an_earlier_life_is_not_looked_for_in_the_next_one() {
+    let mut rig = Rig::with("one");
+    rig.put("one", 1, 100);
+    // These don't fit: the first segment is closed, and waits to be sealed.
+    rig.put_around("one", 10, 6);
+    rig.delete("one");
+    rig.create("one");
+    rig.put_around("one", 20, 3);
+    // Under the path of the closed segment there is another one now.
+    assert_eq!(rig.segments("one"), [first_segment("one")]);
+    rig.machine.record();
+    rig.seal();
+    let recorded = rig.machine.recorded();
+    let of_segments = |(_, path): &(Op, String)| path.ends_with(SEGMENT);
+    assert!(!recorded.iter().any(of_segments), "{recorded:?}");
+}
+
+#[test]
+fn rule_4_a_checkpoint_passes_over_what_was_deleted() {
+    // One segment is synced by itself, many by one sync of the file system.
+    for count in [1, 20] {
+        let mut rig = Rig::with("kept");
+        for n in 0..count {
+            let name = format!("gone-{n}");
+            rig.create(&name);
+            rig.put(&name, 1, 100);
+        }
+        rig.background();
+        for n in 0..count {
+            rig.delete(&format!("gone-{n}"));
+        }
+        rig.machine.record();
+        for n in 0..100 {
+            rig.put("kept", n, 500);
+        }
+        rig.restart();
+        rig.check();
+        let of_gone = |(_, path): &(Op, String)| path.contains("gone");
+        let recorded = rig.machine.recorded();
+        assert!(!recorded.iter().any(of_gone), "{recorded:?}");
+    }
+}
