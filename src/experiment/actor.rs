@@ -13,7 +13,7 @@ use super::definition::{self, DefinitionFile};
 use super::inflight::InFlight;
 use super::sealer::Sealer;
 use super::store::{AppendError, ReadError, StoreError};
-use crate::fs::Host;
+use crate::fs::{Host, is_full};
 use crate::journal::{CommitError, Group, Journal, JournalHealth, Mark};
 use crate::log::open::OpenedLog;
 use crate::log::segment_file::Trouble;
@@ -375,7 +375,7 @@ impl Actor {
                 let result = self.commit_group(end_mark).await;
                 batch.answer(result.map_err(AppendError::from));
             }
-            Err(Trouble::Write(error)) if crate::journal::checkpoint::is_full(&error) => {
+            Err(Trouble::Write(error)) if is_full(&error) => {
                 self.shared.journal.note_full();
                 self.give_up(staged, begin).await;
                 batch.answer(Err(AppendError::StorageFull));
@@ -458,9 +458,9 @@ impl Actor {
         let (written, file) = blocking(move || Ok((file.write(&*disk, &dir), file)))
             .await
             .map_err(StoreError::Io)?;
-        written.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::StorageFull,
-            _ => StoreError::Io(error),
+        written.map_err(|error| match is_full(&error) {
+            true => StoreError::StorageFull,
+            false => StoreError::Io(error),
         })?;
         self.file = file;
         info!(experiment = %self.options.slug, "definition changed");

@@ -7,8 +7,7 @@ use std::thread::JoinHandle;
 
 use tracing::{debug, warn};
 
-use crate::fs::Disk;
-use crate::journal::checkpoint::is_full;
+use crate::fs::{Disk, is_full};
 use crate::journal::{Group, Journal, Mark};
 use crate::log::segment_file::Incarnation;
 use crate::log::view::{ClosedSegment, Sealing};

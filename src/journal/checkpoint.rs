@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::format::{BATCHES_AT, HEADER_COPY_AT, LapHeader};
 use super::{CommitError, JournalHealth};
-use crate::fs::{File, FileSystem, Host, write_all_at};
+use crate::fs::{File, FileSystem, Host, is_full, write_all_at};
 use crate::log::segment_file::{SegmentFile, Trouble};
 use crate::model::Durability;
 
@@ -479,12 +479,4 @@ pub fn write_zeros(file: &dyn File, begin: u64, end: u64) -> io::Result<()> {
 /// The path of a journal file: 1 or 2.
 pub fn journal_path(journal_dir: &Path, number: u32) -> PathBuf {
     journal_dir.join(format!("{number:08}.journal"))
-}
-
-/// Whether an error says that the disk is full.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }

@@ -15,9 +15,8 @@ use std::sync::{Arc, Mutex};
 
 use trialog::experiment::definition::DefinitionFile;
 use trialog::experiment::folder::{self, Folder};
-use trialog::fs::Host;
 use trialog::fs::sim::{Crash, SimMachine};
-use trialog::journal::checkpoint::is_full;
+use trialog::fs::{Host, is_full};
 use trialog::journal::local::{LocalOptions, Parts};
 use trialog::journal::{CommitError, Group, Mark};
 use trialog::log::open::OpenedLog;

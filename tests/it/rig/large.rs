@@ -1,6 +1,6 @@
 //! Large groups, which go around the journal, as an actor writes them.
 
-use trialog::journal::checkpoint::is_full;
+use trialog::fs::is_full;
 use trialog::journal::{CommitError, Group, Mark};
 use trialog::log::segment_file::Trouble;
 use trialog::log::writer::Staged;
