@@ -185,6 +185,12 @@ impl SegmentFile {
     /// Makes durable in the file itself what is written, and lets the descriptor go.
     pub fn sync_written(&self) -> io::Result<()> {
         let mut io = lock(&self.io);
+        // Of a life that has ended nothing is left to be found, and its folder has gone.
+        let has_ended = self.incarnation.go_on();
+        if *has_ended {
+            io.file = None;
+            return Ok(());
+        }
         if let Some(file) = &io.file {
             file.sync_data()?;
         }
