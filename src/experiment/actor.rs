@@ -13,7 +13,7 @@ use super::definition::{self, DefinitionFile};
 use super::inflight::InFlight;
 use super::sealer::Sealer;
 use super::store::{AppendError, ReadError, StoreError};
-use crate::fs::{Host, is_full};
+use crate::fs::{Host, is_full, is_out_of_descriptors};
 use crate::journal::{CommitError, Group, Journal, JournalHealth, Mark};
 use crate::log::open::OpenedLog;
 use crate::log::segment_file::Trouble;
@@ -222,6 +222,7 @@ impl Actor {
         let refusal = match self.shared.journal.health() {
             JournalHealth::Failed => Some(AppendError::StorageFailed),
             JournalHealth::Full => Some(AppendError::StorageFull),
+            JournalHealth::OutOfDescriptors => Some(AppendError::Overloaded),
             JournalHealth::Ready => self.refused_variant(&append.entries).await,
         };
         match refusal {
@@ -257,7 +258,10 @@ impl Actor {
             }
             if let Err(error) = self.load_met_variants().await {
                 error!(%error, "reading which variants an experiment has");
-                return Some(AppendError::Failed);
+                return Some(match error {
+                    ReadError::Overloaded => AppendError::Overloaded,
+                    _ => AppendError::Failed,
+                });
             }
             if new.contains(&*entry.variant_key) || self.has_met(&entry.variant_key) {
                 continue;
@@ -380,6 +384,10 @@ impl Actor {
                 self.give_up(staged, begin).await;
                 batch.answer(Err(AppendError::StorageFull));
             }
+            Err(Trouble::Write(error)) if is_out_of_descriptors(&error) => {
+                self.give_up(staged, begin).await;
+                batch.answer(Err(AppendError::Overloaded));
+            }
             Err(Trouble::Write(error) | Trouble::Sync(error)) => {
                 self.shared.journal.poison("writing a large group", &error);
                 batch.answer(Err(AppendError::Failed));
@@ -387,7 +395,7 @@ impl Actor {
         }
     }
 
-    /// Ends the segment in front of a large group that found the disk full: the next segment,
+    /// Ends the segment in front of a large group that found the disk full, or no descriptor: the next segment,
     /// whose header says so, goes into the journal, and only then is the group's mark taken back.
     async fn give_up(&mut self, staged: Staged, begin: u64) {
         let closed = match self.writer.abandon(&staged) {
@@ -457,11 +465,8 @@ impl Actor {
         let (disk, dir) = (self.shared.host.disk.clone(), self.options.dir.clone());
         let (written, file) = blocking(move || Ok((file.write(&*disk, &dir), file)))
             .await
-            .map_err(StoreError::Io)?;
-        written.map_err(|error| match is_full(&error) {
-            true => StoreError::StorageFull,
-            false => StoreError::Io(error),
-        })?;
+            .map_err(StoreError::of)?;
+        written.map_err(StoreError::of)?;
         self.file = file;
         info!(experiment = %self.options.slug, "definition changed");
         Ok(self.describe().await?)

@@ -17,7 +17,7 @@ use super::definition;
 use super::folder::{self, Folder, OpenError};
 use super::registry::{Handle, Registry};
 use super::sealer::Sealer;
-use crate::fs::{Host, is_full};
+use crate::fs::{Host, is_full, is_out_of_descriptors};
 use crate::journal::local::{LocalOptions, Parts};
 use crate::journal::{Journal, JournalHealth};
 use crate::log::reader::SegmentError;
@@ -68,6 +68,8 @@ pub enum StoreHealth {
     StorageFull,
     /// Reads only, until a restart has checked the disk: a write or a sync failed.
     StorageFailed,
+    /// Reads only, until there are descriptors to open files with again.
+    OutOfDescriptors,
     /// Shutting down: no more requests are taken.
     ShuttingDown,
 }
@@ -125,7 +127,7 @@ pub enum ReadError {
     Damaged(String),
     /// The disk failed.
     #[error("reading failed: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -160,10 +162,30 @@ pub enum StoreError {
     Io(io::Error),
 }
 
+impl StoreError {
+    /// What a call of the disk that changed nothing failed with.
+    pub(super) fn of(error: io::Error) -> Self {
+        match error {
+            error if is_full(&error) => Self::StorageFull,
+            error if is_out_of_descriptors(&error) => Self::Read(ReadError::Overloaded),
+            error => Self::Io(error),
+        }
+    }
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        match is_out_of_descriptors(&error) {
+            true => Self::Overloaded,
+            false => Self::Io(error),
+        }
+    }
+}
+
 impl From<SegmentError> for ReadError {
     fn from(error: SegmentError) -> Self {
         match error {
-            SegmentError::Io { error, .. } => Self::Io(error),
+            SegmentError::Io { error, .. } => error.into(),
             damaged => Self::Damaged(damaged.to_string()),
         }
     }
@@ -277,6 +299,7 @@ impl Store {
         match self.shared.journal.health() {
             JournalHealth::Ready => StoreHealth::Ready,
             JournalHealth::Full => StoreHealth::StorageFull,
+            JournalHealth::OutOfDescriptors => StoreHealth::OutOfDescriptors,
             JournalHealth::Failed => StoreHealth::StorageFailed,
         }
     }
@@ -371,6 +394,7 @@ impl Store {
         }
         match self.shared.journal.health() {
             JournalHealth::Ready => {}
+            JournalHealth::OutOfDescriptors => return Err(ReadError::Overloaded.into()),
             JournalHealth::Full => return Err(StoreError::StorageFull),
             JournalHealth::Failed => return Err(StoreError::StorageFailed),
         }
@@ -382,8 +406,7 @@ impl Store {
         let made = blocking(move || Ok(folder::create_experiment(&host, &dir, &new, definition)));
         match made.await.map_err(StoreError::Io)? {
             Ok(()) => {}
-            Err(Trouble::Write(error)) if is_full(&error) => return Err(StoreError::StorageFull),
-            Err(Trouble::Write(error)) => return Err(StoreError::Io(error)),
+            Err(Trouble::Write(error)) => return Err(StoreError::of(error)),
             Err(Trouble::Sync(error)) => {
                 let journal = &self.shared.journal;
                 journal.poison("syncing the folder of the experiments", &error);

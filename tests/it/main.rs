@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod copied_live;
 mod crash;
+mod descriptors;
 mod every_bit;
 mod every_crash;
 mod failing_calls;
