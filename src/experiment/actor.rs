@@ -38,9 +38,20 @@ pub enum Message {
     Describe(oneshot::Sender<Result<Description, ReadError>>),
     /// Change the definition.
     Define(Definition, oneshot::Sender<Result<Description, StoreError>>),
-    /// Stop for good: answered when all that was accepted is.
-    Stop(oneshot::Sender<()>),
+    /// Stop for good.
+    Stop(Stop),
 }
+
+/// How an actor is stopped: when all that it accepted is answered.
+pub struct Stop {
+    /// Removes the experiment then. Where it fails with nothing changed, the actor goes on.
+    pub removal: Option<Removal>,
+    /// Told what came of it.
+    pub done: oneshot::Sender<Result<(), Trouble>>,
+}
+
+/// What removes an experiment's files. Blocks.
+pub type Removal = Box<dyn FnOnce() -> Result<(), Trouble> + Send>;
 
 /// What all actors of a store share.
 pub struct Shared {
@@ -74,7 +85,7 @@ pub enum Ended {
     /// Nobody asked for anything for a while; what is staged is written.
     Idle,
     /// It was stopped.
-    Stopped(oneshot::Sender<()>),
+    Stopped(Stop),
 }
 
 impl Actor {
@@ -145,10 +156,7 @@ impl Actor {
     }
 
     /// Handles what is left in a closed mailbox, then waits until everything is answered.
-    pub async fn drain(
-        &mut self,
-        mailbox: &mut mpsc::Receiver<Message>,
-    ) -> Option<oneshot::Sender<()>> {
+    pub async fn drain(&mut self, mailbox: &mut mpsc::Receiver<Message>) -> Option<Stop> {
         let mut messages = Vec::new();
         let mut stopped = None;
         while mailbox.recv_many(&mut messages, MESSAGES_MAX).await > 0 {
@@ -179,7 +187,7 @@ impl Actor {
             && self.view().is_settled()
     }
 
-    async fn handle(&mut self, messages: &mut Vec<Message>) -> Option<oneshot::Sender<()>> {
+    async fn handle(&mut self, messages: &mut Vec<Message>) -> Option<Stop> {
         let mut batch = Batch::default();
         let mut entries = Vec::new();
         let mut entry_bytes = 0;

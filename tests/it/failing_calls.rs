@@ -164,6 +164,10 @@ impl Run {
     fn delete(&mut self, name: &'static str) {
         let (runtime, store) = self.life.as_ref().expect("alive");
         if runtime.block_on(store.delete(&slug(name))).is_err() {
+            if store.health() != StoreHealth::StorageFailed {
+                // It is as it was.
+                return;
+            }
             self.unknown.insert(name);
         }
         self.acked.remove(name);
