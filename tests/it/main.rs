@@ -26,6 +26,7 @@ mod http_bodies;
 mod http_experiments;
 mod http_framing;
 mod http_keys;
+mod http_limits;
 mod http_order;
 mod http_overload;
 mod idle;

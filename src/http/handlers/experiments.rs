@@ -102,7 +102,7 @@ pub async fn define(state: &AppState, asked: Asked) -> ApiResult<Response<Body>>
     check_json_body(&asked, len_max)?;
     let [] = parameters(asked.request.uri().query(), [])?;
     let slug = slug_of(&asked)?.clone();
-    let (body, _permit) = body::read(asked.request.into_body(), len_max, &state.store).await?;
+    let (body, _permit) = body::read(asked.request.into_body(), len_max, state).await?;
     let Object::<DefinitionRequest>(request) = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(Code::BadDefinition, error.to_string()))?;
     let defined = state.store.define(&slug, request.into_definition()).await?;
