@@ -9,8 +9,9 @@
 //! | the same in an object further inside | the last one wins | taken, both stay |
 //! | nesting, the outermost object included | at most 127 (switched off here) | at most 128 |
 //!
-//! Beyond JSON, an entry has a `variantKey`, a string of 1 to 128 bytes when unescaped; and `input`,
-//! `output`, `metrics` and `context` are objects or `null` where they are there.
+//! Beyond JSON, an entry has a `variantKey`, a string of 1 to 128 bytes when unescaped; `input`,
+//! `output`, `metrics` and `context` are objects or `null` where they are there; and `logId`,
+//! `experiment` and `receivedAt` aren't there.
 
 use serde_json::value::RawValue;
 use serde_json::{Deserializer, Value};
@@ -19,6 +20,7 @@ use serde::de::{Deserialize, IgnoredAny, MapAccess, Visitor};
 
 const DEPTH_MAX: usize = 128;
 const KEY_BYTES_MAX: usize = 128;
+const RESERVED: [&str; 3] = ["logId", "experiment", "receivedAt"];
 const OBJECTS: [&str; 4] = ["input", "output", "metrics", "context"];
 
 /// An entry that must be taken.
@@ -44,7 +46,8 @@ pub fn entry(text: &str) -> Option<Taken<'_>> {
     names.sort_unstable();
     let is_twice = names.windows(2).any(|pair| pair[0] == pair[1]);
     let is_object = |name: &str| value.get(name).is_none_or(|v| v.is_object() || v.is_null());
-    if is_twice || !OBJECTS.into_iter().all(is_object) {
+    let is_reserved = names.iter().any(|name| RESERVED.contains(name));
+    if is_twice || is_reserved || !OBJECTS.into_iter().all(is_object) {
         return None;
     }
     let variant_key = value.get("variantKey")?.as_str()?.to_owned();

@@ -156,6 +156,10 @@ impl Keyring {
     /// Makes a key: durable when this returns, with its text, which is nowhere else.
     pub fn create(&self, new: NewKey) -> Result<(KeyInfo, String), KeyringError> {
         check(&new)?;
+        let now_ms = self.host.clock.now_ms();
+        if new.expires_at_ms.is_some_and(|end_ms| end_ms <= now_ms) {
+            return Err(KeyringError::BadRequest("expiresAt is in the past".into()));
+        }
         let (id, text) = self.new_text().map_err(KeyringError::Io)?;
         let info = self.add(id, new, &text)?;
         Ok((info, text))

@@ -206,6 +206,7 @@ fn limits(args: &Args) -> Result<Limits> {
         body_bytes_max: args.max_body as usize,
         batch_bytes_max: args.max_batch as usize,
         connections_max: wanted.min(possible),
+        ..Limits::default()
     })
 }
 

@@ -13,7 +13,7 @@ use super::definition::{self, DefinitionFile};
 use super::inflight::InFlight;
 use super::sealer::Sealer;
 use super::store::{AppendError, ReadError, StoreError};
-use crate::fs::Host;
+use crate::fs::{Host, is_full, is_out_of_descriptors};
 use crate::journal::{CommitError, Group, Journal, JournalHealth, Mark};
 use crate::log::lead::Lead;
 use crate::log::open::OpenedLog;
@@ -42,9 +42,20 @@ pub enum Message {
         Box<Definition>,
         oneshot::Sender<Result<Description, StoreError>>,
     ),
-    /// Stop for good: answered when all that was accepted is.
-    Stop(oneshot::Sender<()>),
+    /// Stop for good.
+    Stop(Stop),
 }
+
+/// How an actor is stopped: when all that it accepted is answered.
+pub struct Stop {
+    /// Removes the experiment then. Where it fails with nothing changed, the actor goes on.
+    pub removal: Option<Removal>,
+    /// Told what came of it.
+    pub done: oneshot::Sender<Result<(), Trouble>>,
+}
+
+/// What removes an experiment's files. Blocks.
+pub type Removal = Box<dyn FnOnce() -> Result<(), Trouble> + Send>;
 
 /// What all actors of a store share.
 pub struct Shared {
@@ -78,7 +89,7 @@ pub enum Ended {
     /// Nobody asked for anything for a while; what is staged is written.
     Idle,
     /// It was stopped.
-    Stopped(oneshot::Sender<()>),
+    Stopped(Stop),
 }
 
 impl Actor {
@@ -149,10 +160,7 @@ impl Actor {
     }
 
     /// Handles what is left in a closed mailbox, then waits until everything is answered.
-    pub async fn drain(
-        &mut self,
-        mailbox: &mut mpsc::Receiver<Message>,
-    ) -> Option<oneshot::Sender<()>> {
+    pub async fn drain(&mut self, mailbox: &mut mpsc::Receiver<Message>) -> Option<Stop> {
         let mut messages = Vec::new();
         let mut stopped = None;
         while mailbox.recv_many(&mut messages, MESSAGES_MAX).await > 0 {
@@ -183,7 +191,7 @@ impl Actor {
             && self.view().is_settled()
     }
 
-    async fn handle(&mut self, messages: &mut Vec<Message>) -> Option<oneshot::Sender<()>> {
+    async fn handle(&mut self, messages: &mut Vec<Message>) -> Option<Stop> {
         let mut batch = Batch::default();
         let mut entries = Vec::new();
         let mut entry_bytes = 0;
@@ -226,6 +234,7 @@ impl Actor {
         let refusal = match self.shared.journal.health() {
             JournalHealth::Failed => Some(AppendError::StorageFailed),
             JournalHealth::Full => Some(AppendError::StorageFull),
+            JournalHealth::OutOfDescriptors => Some(AppendError::Overloaded),
             JournalHealth::Ready => self.refused_variant(&append.entries).await,
         };
         match refusal {
@@ -261,7 +270,10 @@ impl Actor {
             }
             if let Err(error) = self.load_met_variants().await {
                 error!(%error, "reading which variants an experiment has");
-                return Some(AppendError::Failed);
+                return Some(match error {
+                    ReadError::Overloaded => AppendError::Overloaded,
+                    _ => AppendError::Failed,
+                });
             }
             if new.contains(&*entry.variant_key) || self.has_met(&entry.variant_key) {
                 continue;
@@ -381,10 +393,14 @@ impl Actor {
                 let result = self.commit_group(end_mark).await;
                 batch.answer(result.map_err(AppendError::from));
             }
-            Err(Trouble::Write(error)) if crate::journal::checkpoint::is_full(&error) => {
+            Err(Trouble::Write(error)) if is_full(&error) => {
                 self.shared.journal.note_full();
                 self.give_up(staged, begin).await;
                 batch.answer(Err(AppendError::StorageFull));
+            }
+            Err(Trouble::Write(error)) if is_out_of_descriptors(&error) => {
+                self.give_up(staged, begin).await;
+                batch.answer(Err(AppendError::Overloaded));
             }
             Err(Trouble::Write(error) | Trouble::Sync(error)) => {
                 self.shared.journal.poison("writing a large group", &error);
@@ -393,7 +409,7 @@ impl Actor {
         }
     }
 
-    /// Ends the segment in front of a large group that found the disk full: the next segment,
+    /// Ends the segment in front of a large group that found the disk full, or no descriptor: the next segment,
     /// whose header says so, goes into the journal, and only then is the group's mark taken back.
     async fn give_up(&mut self, staged: Staged, begin: u64) {
         let closed = match self.writer.abandon(&staged) {
@@ -463,11 +479,8 @@ impl Actor {
         let (disk, dir) = (self.shared.host.disk.clone(), self.options.dir.clone());
         let (written, file) = blocking(move || Ok((file.write(&*disk, &dir), file)))
             .await
-            .map_err(StoreError::Io)?;
-        written.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::StorageFull,
-            _ => StoreError::Io(error),
-        })?;
+            .map_err(StoreError::of)?;
+        written.map_err(StoreError::of)?;
         self.file = file;
         info!(experiment = %self.options.slug, "definition changed");
         Ok(self.describe().await?)

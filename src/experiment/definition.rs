@@ -97,6 +97,14 @@ pub fn check(definition: &Definition) -> Result<(), String> {
     if variants.iter().filter(|variant| variant.control).count() > 1 {
         return Err("at most one variant is the control".into());
     }
+    if let Some(retention) = &definition.retention {
+        if !retention.max_age.as_deref().is_none_or(is_age) {
+            return Err("retention: maxAge is a number and s, m, h, d or w, such as 90d".into());
+        }
+        if retention.max_bytes == Some(0) {
+            return Err("retention: maxBytes is 1 or more".into());
+        }
+    }
     let texts = [&definition.unit, &definition.description];
     if texts
         .into_iter()
@@ -110,10 +118,69 @@ pub fn check(definition: &Definition) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether `text` is a positive whole number and a unit, without a sign, a space or a fraction.
+fn is_age(text: &str) -> bool {
+    let seconds = match text.as_bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 3_600,
+        Some(b'd') => 86_400,
+        Some(b'w') => 604_800,
+        _ => return false,
+    };
+    let digits = text.get(..text.len() - 1).unwrap_or_default();
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    // What a clock in milliseconds can still count.
+    let count = digits.parse::<u64>().unwrap_or(0);
+    let age_ms = count.checked_mul(seconds * 1_000);
+    is_number && age_ms.is_some_and(|age_ms| age_ms > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fs::sim::SimMachine;
+    use crate::model::Retention;
+
+    #[test]
+    fn an_age_is_a_number_and_a_unit() {
+        let check = |age: &str| {
+            let retention = Retention {
+                max_age: Some(age.into()),
+                max_bytes: None,
+            };
+            check(&Definition {
+                open_variants: true,
+                retention: Some(retention),
+                ..Definition::default()
+            })
+        };
+        for age in ["90d", "12h", "30m", "45s", "2w", "1s", "007d"] {
+            assert_eq!(check(age), Ok(()), "{age}");
+        }
+        for age in [
+            "",
+            "d",
+            "90",
+            "0d",
+            "-1d",
+            "+1d",
+            "1.5h",
+            "1 d",
+            " 1d",
+            "1d ",
+            "1D",
+            "1ms",
+            "1d12h",
+            "P90D",
+            "forever",
+            "\u{661}d",
+            "99999999999999999999d",
+            "18446744073709551615w",
+        ] {
+            assert!(check(age).is_err(), "{age}");
+        }
+    }
 
     #[test]
     fn a_later_format_is_refused() {

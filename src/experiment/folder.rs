@@ -367,8 +367,8 @@ fn write_unfinished(
 }
 
 /// Removes an experiment's folder: it is gone, durably, before its first file is. That ends its
-/// `incarnation`. When it fails before, what is durable is still written to its files; when the sync
-/// fails nobody knows whether it is gone, and the journal must not let go of its entries.
+/// `incarnation`. When it fails before, nothing has changed; when the sync fails nobody knows whether
+/// it is gone, and the journal must not let go of its entries.
 pub fn remove_experiment(
     host: &Host,
     store_dir: &Path,
@@ -378,10 +378,12 @@ pub fn remove_experiment(
     let all = experiments_dir(store_dir);
     let tag = host.entropy.next_u64().map_err(Trouble::Write)?;
     let unfinished = all.join(format!("{UNFINISHED_PREFIX}deleted-{slug}-{tag:016x}"));
+    let dir = experiment_dir(store_dir, slug);
     let unlink = || {
-        let renamed = host
-            .disk
-            .rename(&experiment_dir(store_dir, slug), &unfinished);
+        // First what needs a descriptor, as the sync will: without one nothing is begun.
+        let listed = host.disk.list(&dir);
+        drop(listed.map_err(Trouble::Write)?);
+        let renamed = host.disk.rename(&dir, &unfinished);
         renamed.map_err(Trouble::Write)?;
         host.disk.sync_dir(&all).map_err(Trouble::Sync)
     };
@@ -389,7 +391,10 @@ pub fn remove_experiment(
         Some(incarnation) => incarnation.end_by(unlink),
         None => unlink(),
     }?;
-    remove_folder(host, &unfinished).map_err(Trouble::Write)
+    if let Err(error) = remove_folder(host, &unfinished) {
+        warn!(dir = %unfinished.display(), %error, "the next start removes what is left of it");
+    }
+    Ok(())
 }
 
 fn remove_folder(host: &Host, dir: &Path) -> io::Result<()> {

@@ -11,11 +11,11 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
-use super::actor::{Actor, Ended, Message, Shared};
+use super::actor::{Actor, Ended, Message, Shared, Stop};
 use super::definition::DefinitionFile;
 use super::store::ReadError;
 use crate::log::open::open;
-use crate::log::segment_file::Incarnation;
+use crate::log::segment_file::{Incarnation, Trouble};
 use crate::log::view::LogView;
 use crate::log::writer::LogOptions;
 use crate::model::Slug;
@@ -42,6 +42,9 @@ pub struct Handle {
     pub view: Arc<LogView>,
     slot: Arc<Slot>,
 }
+
+/// The place of an experiment that was forgotten.
+pub struct Removed(Arc<Slot>);
 
 /// One experiment's place in the registry.
 #[derive(Default)]
@@ -92,10 +95,17 @@ impl Registry {
     }
 
     /// Forgets an experiment; nobody new reaches its actor.
-    pub fn remove(&self, slug: &Slug) {
+    pub fn remove(&self, slug: &Slug) -> Option<Removed> {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        slots.by_slug.remove(slug);
         slots.in_order.remove(slug);
+        slots.by_slug.remove(slug).map(Removed)
+    }
+
+    /// Knows an experiment again, with its actor.
+    pub fn restore(&self, slug: Slug, removed: Removed) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        slots.in_order.insert(slug.clone());
+        slots.by_slug.insert(slug, removed.0);
     }
 
     /// The handles of all live actors, in the order of their slugs: a test's seed repeats its run.
@@ -169,8 +179,13 @@ impl Handle {
     /// Stops the actor, or waits until it has stopped by itself.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
-        if self.mailbox.send(Message::Stop(done)).await.is_ok() {
-            // Dropped unanswered when the actor ended by itself.
+        let stop = Stop {
+            removal: None,
+            done,
+        };
+        if self.mailbox.send(Message::Stop(stop)).await.is_ok() {
+            // What is not written is in the journal. Dropped unanswered when the actor ended by
+            // itself.
             let _ended = stopped.await;
         }
         drop(self.slot.turn.lock().await);
@@ -225,8 +240,8 @@ impl Slot {
 }
 
 /// An actor's life. When it leaves, it closes its mailbox, handles what is in it still, and writes
-/// out what is durable; only then may another start. A message that comes too late goes back to
-/// its sender, who asks the registry again.
+/// out what is durable, or removes it all; only then may another start. A message that comes too
+/// late goes back to its sender, who asks the registry again.
 async fn run(slot: Arc<Slot>, mut actor: Actor, mut mailbox: mpsc::Receiver<Message>) {
     loop {
         let ended = actor.run(&mut mailbox).await;
@@ -237,25 +252,38 @@ async fn run(slot: Arc<Slot>, mut actor: Actor, mut mailbox: mpsc::Receiver<Mess
             Ended::Stopped(stop) => Some(stop),
             Ended::Idle => late_stop,
         };
-        if let Err(error) = actor.write_out().await {
+        let (removal, done) = stop.map_or((None, None), |stop| (stop.removal, Some(stop.done)));
+        let is_for_good = done.is_some() && removal.is_none();
+        let result = match removal {
+            Some(removal) => tokio::task::spawn_blocking(removal)
+                .await
+                .unwrap_or_else(|panic| Err(Trouble::Sync(io::Error::other(panic)))),
+            None => actor.write_out().await.map_err(Trouble::Write),
+        };
+        if let Err(Trouble::Write(error)) = &result
+            && !is_for_good
+        {
             // What is durable is in the journal and in this actor's memory. Another actor would
             // not find it, so this one stays.
             warn!(%error, "an experiment can't leave memory");
             let (sender, reopened) = mpsc::channel(mailbox.max_capacity());
             mailbox = reopened;
             slot.set_live(Some((sender, actor.view().clone())));
-            if stop.is_none() {
-                drop(turn);
-                continue;
-            }
+            tell(done, result);
+            drop(turn);
+            continue;
         }
         slot.set_live(None);
         debug!("actor left");
         drop(actor);
-        if let Some(stop) = stop {
-            let _gone = stop.send(());
-        }
+        tell(done, result);
         return;
+    }
+}
+
+fn tell(done: Option<oneshot::Sender<Result<(), Trouble>>>, result: Result<(), Trouble>) {
+    if let Some(done) = done {
+        let _gone = done.send(result);
     }
 }
 

@@ -1,14 +1,14 @@
 //! Seals closed segments, one after the other, on a thread of its own: nobody waits for it.
 
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tracing::{debug, warn};
 
-use crate::fs::Disk;
-use crate::journal::checkpoint::is_full;
+use crate::fs::{Disk, is_full, is_out_of_descriptors};
+use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
 use crate::journal::{Group, Journal, Mark};
 use crate::log::segment_file::Incarnation;
 use crate::log::view::{ClosedSegment, Sealing};
@@ -71,7 +71,8 @@ impl Sealer {
 }
 
 fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Job>) {
-    while let Ok(job) = closed.recv() {
+    let mut postponed = Vec::new();
+    while let Some(job) = next_job(closed, &mut postponed) {
         let segment = job.segment;
         if journal.flush().is_err() {
             continue;
@@ -83,11 +84,25 @@ fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Job>) {
                 segment.note_done();
                 journal.note_full();
             }
+            Err(error) if is_out_of_descriptors(&error) => postponed.push(Job { segment, ..job }),
             // The folder went with the experiment.
             Err(error) if error.kind() == io::ErrorKind::NotFound => segment.note_done(),
             // Writing out or syncing what was acknowledged failed.
             Err(error) => journal.poison("sealing a segment", &error),
         }
+    }
+}
+
+/// The next new job; when none comes for a while, one that was postponed. `None` when no new ones
+/// will come: what is postponed is sealed by the next start.
+fn next_job(closed: &Receiver<Job>, postponed: &mut Vec<Job>) -> Option<Job> {
+    if postponed.is_empty() {
+        return closed.recv().ok();
+    }
+    match closed.recv_timeout(WRITE_OUT_INTERVAL) {
+        Ok(job) => Some(job),
+        Err(RecvTimeoutError::Timeout) => postponed.pop(),
+        Err(RecvTimeoutError::Disconnected) => None,
     }
 }
 

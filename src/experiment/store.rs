@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::actor::{Message, Shared};
+use super::actor::{Message, Removal, Shared, Stop};
 use super::actor_thread::ActorThread;
 use super::batch::Append;
 use super::budget::{Budget, BytePermit, OverBudget};
@@ -18,8 +18,7 @@ use super::definition;
 use super::folder::{self, Folder, OpenError};
 use super::registry::{Handle, Registry};
 use super::sealer::Sealer;
-use crate::fs::Host;
-use crate::journal::checkpoint::is_full;
+use crate::fs::{Host, is_full, is_out_of_descriptors};
 use crate::journal::local::{LocalOptions, Parts};
 use crate::journal::{Journal, JournalHealth};
 use crate::log::reader::SegmentError;
@@ -70,6 +69,8 @@ pub enum StoreHealth {
     StorageFull,
     /// Reads only, until a restart has checked the disk: a write or a sync failed.
     StorageFailed,
+    /// Reads only, until there are descriptors to open files with again.
+    OutOfDescriptors,
     /// Shutting down: no more requests are taken.
     ShuttingDown,
 }
@@ -127,7 +128,7 @@ pub enum ReadError {
     Damaged(String),
     /// The disk failed.
     #[error("reading failed: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -150,7 +151,7 @@ pub enum StoreError {
     TooManyExperiments,
     /// Reading the log for it failed, or the server is going down or overloaded.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(ReadError),
     /// The disk is full.
     #[error("the disk is full")]
     StorageFull,
@@ -162,10 +163,39 @@ pub enum StoreError {
     Io(io::Error),
 }
 
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::UnknownExperiment => Self::UnknownExperiment,
+            error => Self::Read(error),
+        }
+    }
+}
+
+impl StoreError {
+    /// What a call of the disk that changed nothing failed with.
+    pub(super) fn of(error: io::Error) -> Self {
+        match error {
+            error if is_full(&error) => Self::StorageFull,
+            error if is_out_of_descriptors(&error) => Self::Read(ReadError::Overloaded),
+            error => Self::Io(error),
+        }
+    }
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        match is_out_of_descriptors(&error) {
+            true => Self::Overloaded,
+            false => Self::Io(error),
+        }
+    }
+}
+
 impl From<SegmentError> for ReadError {
     fn from(error: SegmentError) -> Self {
         match error {
-            SegmentError::Io { error, .. } => Self::Io(error),
+            SegmentError::Io { error, .. } => error.into(),
             damaged => Self::Damaged(damaged.to_string()),
         }
     }
@@ -195,11 +225,11 @@ pub struct Store {
     options: StoreOptions,
     folder: Folder,
     shared: Arc<Shared>,
-    registry: Registry,
+    registry: Arc<Registry>,
     budget: Budget,
     is_closing: AtomicBool,
     /// Held while an experiment is made or removed.
-    catalogue: tokio::sync::Mutex<()>,
+    catalogue: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Store {
@@ -243,10 +273,10 @@ impl Store {
         })?;
         info!(experiments = slugs.len(), "store open");
         Ok(Self {
-            registry: Registry::new(slugs, options.mailbox_len),
+            registry: Arc::new(Registry::new(slugs, options.mailbox_len)),
             budget: Budget::new(options.inflight_bytes),
             is_closing: AtomicBool::new(false),
-            catalogue: tokio::sync::Mutex::new(()),
+            catalogue: Arc::default(),
             shared: Arc::new(Shared {
                 host,
                 actors,
@@ -279,6 +309,7 @@ impl Store {
         match self.shared.journal.health() {
             JournalHealth::Ready => StoreHealth::Ready,
             JournalHealth::Full => StoreHealth::StorageFull,
+            JournalHealth::OutOfDescriptors => StoreHealth::OutOfDescriptors,
             JournalHealth::Failed => StoreHealth::StorageFailed,
         }
     }
@@ -351,13 +382,11 @@ impl Store {
         self.ask(slug, Message::Describe).await?
     }
 
-    /// Creates an experiment, or changes its definition.
-    ///
-    /// Cancellation: to be awaited to its end. Dropped half-way, the folder may be there and not be
-    /// known.
+    /// Creates an experiment, or changes its definition. Once begun, that is done to its end, also
+    /// when this future is dropped.
     pub async fn define(&self, slug: &Slug, definition: Definition) -> Result<Defined, StoreError> {
         definition::check(&definition).map_err(StoreError::BadDefinition)?;
-        let _catalogue = self.catalogue.lock().await;
+        let catalogue = self.catalogue.clone().lock_owned().await;
         if self.is_closing.load(Ordering::Acquire) {
             return Err(ReadError::ShuttingDown.into());
         }
@@ -376,27 +405,30 @@ impl Store {
         }
         match self.shared.journal.health() {
             JournalHealth::Ready => {}
+            JournalHealth::OutOfDescriptors => return Err(ReadError::Overloaded.into()),
             JournalHealth::Full => return Err(StoreError::StorageFull),
             JournalHealth::Failed => return Err(StoreError::StorageFailed),
         }
-        let (host, dir, new) = (
-            self.shared.host.clone(),
-            self.dir().to_path_buf(),
-            slug.clone(),
-        );
-        let made = blocking(move || Ok(folder::create_experiment(&host, &dir, &new, definition)));
-        match made.await.map_err(StoreError::Io)? {
-            Ok(()) => {}
-            Err(Trouble::Write(error)) if is_full(&error) => return Err(StoreError::StorageFull),
-            Err(Trouble::Write(error)) => return Err(StoreError::Io(error)),
-            Err(Trouble::Sync(error)) => {
-                let journal = &self.shared.journal;
-                journal.poison("syncing the folder of the experiments", &error);
-                return Err(StoreError::Io(error));
+        let (shared, registry) = (self.shared.clone(), self.registry.clone());
+        let (dir, new) = (self.dir().to_path_buf(), slug.clone());
+        // What blocks runs to its end, and nobody else makes or removes an experiment until then.
+        let made = blocking(move || {
+            let made = folder::create_experiment(&shared.host, &dir, &new, definition);
+            if let Err(Trouble::Sync(error)) = &made {
+                let journal = &shared.journal;
+                journal.poison("syncing the folder of the experiments", error);
             }
-        }
-        self.registry.insert(slug.clone());
-        info!(experiment = %slug, "experiment created");
+            if made.is_ok() {
+                info!(experiment = %new, "experiment created");
+                registry.insert(new);
+            }
+            Ok((made, catalogue))
+        });
+        let (made, _catalogue) = made.await.map_err(StoreError::Io)?;
+        made.map_err(|trouble| match trouble {
+            Trouble::Write(error) => StoreError::of(error),
+            Trouble::Sync(error) => StoreError::Io(error),
+        })?;
         let description = self.describe(slug).await?;
         let created = true;
         Ok(Defined {
@@ -405,34 +437,46 @@ impl Store {
         })
     }
 
-    /// Deletes an experiment and its files. New entries are refused at once.
-    ///
-    /// Cancellation: to be awaited to its end. Dropped half-way, the folder may stay and not be
-    /// known.
+    /// Deletes an experiment and its files. Entries that were sent before are stored before; later
+    /// ones are refused. Where it fails with nothing changed, the experiment stays as it is. Once
+    /// begun, it is done to its end, also when this future is dropped.
     pub async fn delete(&self, slug: &Slug) -> Result<(), StoreError> {
-        let _catalogue = self.catalogue.lock().await;
-        let handle = self.handle(slug).await.map_err(|error| match error {
-            ReadError::UnknownExperiment => StoreError::UnknownExperiment,
-            other => other.into(),
-        })?;
-        self.registry.remove(slug);
-        handle.stop().await;
+        let catalogue = self.catalogue.clone().lock_owned().await;
+        let incarnation = self.handle(slug).await?.incarnation();
         let (shared, dir, old) = (self.shared.clone(), self.dir().to_path_buf(), slug.clone());
-        let incarnation = handle.incarnation();
-        blocking(move || {
-            match folder::remove_experiment(&shared.host, &dir, &old, incarnation.as_deref()) {
-                Ok(()) => Ok(()),
-                Err(Trouble::Write(error)) => Err(error),
-                Err(Trouble::Sync(error)) => {
-                    shared.journal.poison("deleting an experiment", &error);
-                    Err(error)
-                }
+        let removal = Box::new(move || {
+            let removed =
+                folder::remove_experiment(&shared.host, &dir, &old, incarnation.as_deref());
+            if let Err(Trouble::Sync(error)) = &removed {
+                shared.journal.poison("deleting an experiment", error);
             }
-        })
-        .await
-        .map_err(StoreError::Io)?;
-        info!(experiment = %slug, "experiment deleted");
-        Ok(())
+            removed
+        });
+        let (done, removed) = oneshot::channel();
+        let removal = Some(removal as Removal);
+        self.send(slug, Message::Stop(Stop { removal, done }))
+            .await?;
+        let forgotten = self.registry.remove(slug);
+        let (registry, slug) = (self.registry.clone(), slug.clone());
+        let deletion = tokio::spawn(async move {
+            let _catalogue = catalogue;
+            let error = match removed.await {
+                Ok(Ok(())) => {
+                    info!(experiment = %slug, "experiment deleted");
+                    return Ok(());
+                }
+                // It may be gone or not: only the next start can tell.
+                Ok(Err(Trouble::Sync(error))) => return Err(StoreError::Io(error)),
+                Ok(Err(Trouble::Write(error))) => StoreError::of(error),
+                Err(_) => ReadError::ShuttingDown.into(),
+            };
+            if let Some(forgotten) = forgotten {
+                registry.restore(slug, forgotten);
+            }
+            Err(error)
+        });
+        let panicked = |panic| Err(StoreError::Io(io::Error::other(panic)));
+        deletion.await.unwrap_or_else(panicked)
     }
 
     /// Refuses new work, finishes what was accepted, and makes everything durable in the
@@ -462,15 +506,19 @@ impl Store {
         message: impl FnOnce(oneshot::Sender<T>) -> Message,
     ) -> Result<T, ReadError> {
         let (reply, answer) = oneshot::channel();
-        let mut message = message(reply);
+        self.send(slug, message(reply)).await?;
+        answer.await.map_err(|_| ReadError::UnknownExperiment)
+    }
+
+    async fn send(&self, slug: &Slug, mut message: Message) -> Result<(), ReadError> {
         loop {
             let handle = self.handle(slug).await?;
             match handle.mailbox.send(message).await {
-                Ok(()) => break,
+                Ok(()) => return Ok(()),
+                // The actor was leaving. It comes back for this message.
                 Err(back) => message = back.0,
             }
         }
-        answer.await.map_err(|_| ReadError::UnknownExperiment)
     }
 
     /// The experiment's actor, started when it isn't there.

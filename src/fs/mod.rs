@@ -51,7 +51,8 @@ pub trait Disk: Send + Sync {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// What a folder holds, in any order.
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
-    /// Makes a folder's entries (creations, renames, removals) durable.
+    /// Makes a folder's entries (creations, renames, removals) durable. It is opened for that: with
+    /// an error of [`is_out_of_descriptors`] no sync was tried.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Opens the file system that holds `path`. A write-back that failed is told only to those who
     /// had it open, so it is opened before anything is written that it will sync.
@@ -201,6 +202,22 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()
     file.sync_data()?;
     disk.rename(&temporary, path)?;
     disk.sync_dir(&parent(path))
+}
+
+/// Whether an error says that the disk is full: what was tried may be tried again later.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// Whether an error says that no descriptor was left to open something with. Nothing was done then,
+/// and it passes.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Has an error say with which file it came up; its kind stays.

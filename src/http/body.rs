@@ -12,10 +12,8 @@ use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use super::error::{ApiError, ApiResult, Code};
-use crate::experiment::{BytePermit, Store};
-
-/// How long a client may be silent in the middle of a body.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+use super::server::AppState;
+use crate::experiment::BytePermit;
 
 /// What a body is, by its `content-type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,18 +30,18 @@ pub enum MediaType {
 pub async fn read(
     mut body: Incoming,
     len_max: usize,
-    store: &Store,
+    state: &AppState,
 ) -> ApiResult<(Bytes, BytePermit)> {
     let hint = body.size_hint();
     if hint.lower() > len_max as u64 {
         return Err(too_large(len_max));
     }
-    let mut permit = store.reserve(hint.lower() as usize)?;
+    let mut permit = state.store.reserve(hint.lower() as usize)?;
     let mut covered = hint.lower() as usize;
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
     loop {
-        let Some(frame) = next_frame(&mut body).await? else {
+        let Some(frame) = next_frame(&mut body, state.limits.body_silence_max).await? else {
             break;
         };
         let frame = frame.map_err(|_| {
@@ -83,12 +81,15 @@ pub async fn read(
 
 /// The next piece of the body. Most bodies come with their head, and a timer costs more than to
 /// read them: it is set only when the piece isn't there yet.
-async fn next_frame(body: &mut Incoming) -> ApiResult<Option<Result<Frame<Bytes>, hyper::Error>>> {
+async fn next_frame(
+    body: &mut Incoming,
+    silence_max: Duration,
+) -> ApiResult<Option<Result<Frame<Bytes>, hyper::Error>>> {
     let here = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
     if let Poll::Ready(frame) = here {
         return Ok(frame);
     }
-    let silence = tokio::time::timeout(SILENCE_MAX, body.frame());
+    let silence = tokio::time::timeout(silence_max, body.frame());
     silence.await.map_err(|_| {
         let message = "the body did not come in time";
         ApiError::new(Code::BodyTimeout, message)

@@ -59,6 +59,7 @@ codes! {
     NotAnObject BAD_REQUEST "not_an_object",
     NotAnArray BAD_REQUEST "not_an_array",
     DuplicateField BAD_REQUEST "duplicate_field",
+    ReservedField BAD_REQUEST "reserved_field",
     VariantKeyMissing BAD_REQUEST "variant_key_missing",
     VariantKeyType BAD_REQUEST "variant_key_type",
     VariantKeyEmpty BAD_REQUEST "variant_key_empty",

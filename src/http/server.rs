@@ -38,6 +38,8 @@ pub struct Limits {
     pub batch_bytes_max: usize,
     /// Connections at the same time; further ones wait to be accepted.
     pub connections_max: usize,
+    /// How long a client may be silent in the middle of a body.
+    pub body_silence_max: Duration,
 }
 
 /// What all requests share.
@@ -94,6 +96,7 @@ impl Default for Limits {
             body_bytes_max: 1 << 20,
             batch_bytes_max: 64 << 20,
             connections_max: 10_000,
+            body_silence_max: Duration::from_secs(30),
         }
     }
 }

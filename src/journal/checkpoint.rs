@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::format::{BATCHES_AT, HEADER_COPY_AT, LapHeader};
 use super::{CommitError, JournalHealth};
-use crate::fs::{File, FileSystem, Host, write_all_at};
+use crate::fs::{File, FileSystem, Host, is_full, is_out_of_descriptors, write_all_at};
 use crate::log::segment_file::{SegmentFile, Trouble};
 use crate::model::Durability;
 
@@ -52,6 +52,7 @@ pub struct Shared {
     free_bytes_min: u64,
     failed: AtomicBool,
     full: AtomicBool,
+    out_of_descriptors: AtomicBool,
     written_batch: AtomicU64,
     synced_batch: AtomicU64,
     background: Mutex<Background>,
@@ -135,6 +136,7 @@ impl Shared {
             free_bytes_min,
             failed: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            out_of_descriptors: AtomicBool::new(false),
             written_batch: AtomicU64::new(0),
             synced_batch: AtomicU64::new(0),
             background: Mutex::new(background),
@@ -160,6 +162,8 @@ impl Shared {
             JournalHealth::Failed
         } else if self.full.load(Ordering::Acquire) {
             JournalHealth::Full
+        } else if self.out_of_descriptors.load(Ordering::Acquire) {
+            JournalHealth::OutOfDescriptors
         } else {
             JournalHealth::Ready
         }
@@ -274,15 +278,15 @@ impl Checkpointer {
     pub fn wait(&self) -> bool {
         let mut background = self.shared.background();
         loop {
-            let is_full = self.shared.full.load(Ordering::Acquire);
             if background.is_closing {
                 return false;
             }
-            if background.retired.is_some() && !self.shared.is_failed() && !is_full {
+            let health = self.shared.health();
+            if background.retired.is_some() && health == JournalHealth::Ready {
                 return true;
             }
-            let has_more = !background.scheduled.is_empty() || is_full;
-            let is_due_soon = has_more && !self.shared.is_failed();
+            let has_more = !background.scheduled.is_empty() || health != JournalHealth::Ready;
+            let is_due_soon = has_more && health != JournalHealth::Failed;
             background.is_asleep = !is_due_soon;
             let changed = &self.shared.background_changed;
             if !is_due_soon {
@@ -314,12 +318,19 @@ impl Checkpointer {
             },
             None => (self.write_out_some(), None),
         };
-        if retired.is_some() {
+        let is_stuck = retired.is_some();
+        if is_stuck {
             self.shared.background().retired = retired;
         }
         match result {
-            Ok(()) => self.check_space(),
+            Ok(()) => {
+                self.note_descriptors(is_stuck);
+                self.check_space();
+            }
             Err(Trouble::Write(error)) if is_full(&error) => self.shared.note_full(),
+            Err(Trouble::Write(error)) if is_out_of_descriptors(&error) => {
+                self.note_descriptors(is_stuck);
+            }
             Err(Trouble::Write(error)) => self.shared.poison("writing to the disk", &error),
             Err(Trouble::Sync(error)) => self.shared.poison("syncing the disk", &error),
         }
@@ -338,9 +349,20 @@ impl Checkpointer {
         self.checkpoint(&mut active)
     }
 
+    /// A checkpoint; without a descriptor for it, those that wait for a sync are given back first.
+    fn checkpoint(&mut self, lap: &mut OpenLap) -> Result<(), Trouble> {
+        match self.try_checkpoint(lap) {
+            Err(Trouble::Write(error)) if is_out_of_descriptors(&error) => {
+                self.close_open()?;
+                self.try_checkpoint(lap)
+            }
+            result => result,
+        }
+    }
+
     /// The checkpoint protocol: every segment the lap speaks of is written and synced, folder
     /// entries too; then the lap's header is replaced, which is the durable note of it.
-    fn checkpoint(&mut self, lap: &mut OpenLap) -> Result<(), Trouble> {
+    fn try_checkpoint(&mut self, lap: &mut OpenLap) -> Result<(), Trouble> {
         let dirty = lap.dirty.clone();
         for segments in dirty.chunks(WRITE_OUT_SEGMENTS) {
             self.write_out(segments)?;
@@ -359,12 +381,12 @@ impl Checkpointer {
         let result = self.write_out(&segments);
         segments.retain(|segment| segment.has_pending());
         self.shared.background().scheduled.extend(segments);
-        result?;
-        if self.open.len() > OPEN_SEGMENTS_MAX {
-            let open = std::mem::take(&mut self.open);
-            self.sync(&open)?;
+        let is_short =
+            matches!(&result, Err(Trouble::Write(error)) if is_out_of_descriptors(error));
+        if is_short || self.open.len() > OPEN_SEGMENTS_MAX {
+            self.close_open()?;
         }
-        Ok(())
+        result
     }
 
     fn write_out(&mut self, segments: &[Arc<SegmentFile>]) -> Result<(), Trouble> {
@@ -387,20 +409,45 @@ impl Checkpointer {
     fn sync(&mut self, segments: &[Arc<SegmentFile>]) -> Result<(), Trouble> {
         if segments.len() <= SYNC_EACH_MAX {
             for segment in segments {
-                segment.sync_written().map_err(Trouble::Sync)?;
+                segment.sync_written()?;
             }
         } else {
-            let ends: Vec<u64> = segments
-                .iter()
-                .map(|segment| segment.written_end())
-                .collect();
-            self.shared.filesystem.sync().map_err(Trouble::Sync)?;
-            for (segment, end) in segments.iter().zip(ends) {
-                segment.note_synced(end);
-            }
+            self.sync_filesystem(segments).map_err(Trouble::Sync)?;
         }
         self.open.retain(|segment| segment.is_open());
         Ok(())
+    }
+
+    fn sync_filesystem(&self, segments: &[Arc<SegmentFile>]) -> io::Result<()> {
+        let ends: Vec<u64> = segments
+            .iter()
+            .map(|segment| segment.written_end())
+            .collect();
+        self.shared.filesystem.sync()?;
+        for (segment, end) in segments.iter().zip(ends) {
+            segment.note_synced(end);
+        }
+        Ok(())
+    }
+
+    /// Syncs what is open and gives its descriptors back. For that the file system is open already.
+    fn close_open(&mut self) -> Result<(), Trouble> {
+        if !self.open.is_empty() {
+            self.sync_filesystem(&self.open).map_err(Trouble::Sync)?;
+            self.open.retain(|segment| segment.is_open());
+        }
+        Ok(())
+    }
+
+    /// Takes note whether a lap waits for descriptors. While one does, entries are refused before the
+    /// other one is full, too, and everybody had to wait.
+    fn note_descriptors(&self, is_stuck: bool) {
+        let flag = &self.shared.out_of_descriptors;
+        match (flag.swap(is_stuck, Ordering::AcqRel), is_stuck) {
+            (false, true) => warn!("no descriptor is left: entries are refused until there is one"),
+            (true, false) => warn!("there are descriptors again: entries are taken"),
+            _ => {}
+        }
     }
 
     fn make_spare(&mut self, lap: &OpenLap) -> Result<(), Trouble> {
@@ -480,12 +527,4 @@ pub fn write_zeros(file: &dyn File, begin: u64, end: u64) -> io::Result<()> {
 /// The path of a journal file: 1 or 2.
 pub fn journal_path(journal_dir: &Path, number: u32) -> PathBuf {
     journal_dir.join(format!("{number:08}.journal"))
-}
-
-/// Whether an error says that the disk is full.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }

@@ -64,6 +64,8 @@ pub enum JournalHealth {
     Ready,
     /// The disk is full; what was acknowledged is safe in the journal.
     Full,
+    /// A full lap waits until its segments can be opened: no descriptor is left.
+    OutOfDescriptors,
     /// A write or a sync failed. Only a restart, which checks what the disk has, ends this.
     Failed,
 }

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 
-use crate::fs::{Access, Disk, File, Mapping, parent, read_exact_at, write_all_at};
+use crate::fs::{
+    Access, Disk, File, Mapping, is_out_of_descriptors, parent, read_exact_at, write_all_at,
+};
 use crate::model::Slug;
 
 /// Pieces of the log are joined up to this size before they are written.
@@ -83,7 +85,8 @@ pub struct SegmentFile {
     io: Mutex<Io>,
 }
 
-/// What went wrong with a file. A write that finds the disk full is tried again; a sync never is.
+/// What went wrong with a file. A write that finds the disk full, or no descriptor to open the file
+/// with, is tried again; a sync never is.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
     /// A write failed.
@@ -184,7 +187,7 @@ impl SegmentFile {
 
     /// Makes durable in the file itself what is written, and lets the descriptor go. A file that
     /// was deleted needs that no more, and its folder may be gone.
-    pub fn sync_written(&self) -> io::Result<()> {
+    pub fn sync_written(&self) -> Result<(), Trouble> {
         let mut io = lock(&self.io);
         let has_ended = self.incarnation.go_on();
         if *has_ended {
@@ -192,11 +195,10 @@ impl SegmentFile {
             return Ok(());
         }
         if let Some(file) = &io.file {
-            file.sync_data()?;
+            file.sync_data().map_err(Trouble::Sync)?;
         }
-        if io.is_new && io.file.is_some() {
-            self.disk.sync_dir(&parent(&self.path))?;
-            io.is_new = false;
+        if io.file.is_some() {
+            self.sync_folder(&mut io)?;
         }
         io.file = None;
         Ok(())
@@ -239,11 +241,7 @@ impl SegmentFile {
         }
         let file = self.open(&mut io).map_err(Trouble::Write)?;
         write_all_at(&*file, bytes, offset).map_err(Trouble::Write)?;
-        if io.is_new {
-            let dir = parent(&self.path);
-            self.disk.sync_dir(&dir).map_err(Trouble::Sync)?;
-            io.is_new = false;
-        }
+        self.sync_folder(&mut io)?;
         file.sync_data().map_err(Trouble::Sync)?;
         io.written_end = offset + bytes.len() as u64;
         io.file = None;
@@ -347,6 +345,19 @@ impl SegmentFile {
             0 => NextWrite::BeyondLimit,
             _ => NextWrite::Pieces(offset, joined, piece_count),
         }
+    }
+
+    /// Makes sure that the file is found after a crash.
+    fn sync_folder(&self, io: &mut Io) -> Result<(), Trouble> {
+        if io.is_new {
+            let synced = self.disk.sync_dir(&parent(&self.path));
+            synced.map_err(|error| match is_out_of_descriptors(&error) {
+                true => Trouble::Write(error),
+                false => Trouble::Sync(error),
+            })?;
+            io.is_new = false;
+        }
+        Ok(())
     }
 
     fn open(&self, io: &mut Io) -> io::Result<Arc<dyn File>> {

@@ -164,6 +164,10 @@ impl Run {
     fn delete(&mut self, name: &'static str) {
         let (runtime, store) = self.life.as_ref().expect("alive");
         if runtime.block_on(store.delete(&slug(name))).is_err() {
+            if store.health() != StoreHealth::StorageFailed {
+                // It is as it was.
+                return;
+            }
             self.unknown.insert(name);
         }
         self.acked.remove(name);
@@ -200,6 +204,7 @@ impl Run {
                         AppendError::StorageFull,
                         AppendError::StorageFailed,
                         AppendError::UnknownExperiment,
+                        AppendError::Overloaded,
                     ];
                     assert!(refused.contains(&error), "{error:?}");
                 }
@@ -278,8 +283,8 @@ impl Run {
         self.check(true);
     }
 
-    /// A full disk passes by itself.
-    fn wait_until_there_is_room(&mut self) {
+    /// A full disk passes by itself, and so do too few descriptors.
+    fn wait_until_it_passes(&mut self, meanwhile: StoreHealth) {
         self.machine.heal();
         let Some((runtime, store)) = &self.life else {
             return;
@@ -290,8 +295,8 @@ impl Run {
             if health == StoreHealth::Ready {
                 break;
             }
-            assert_eq!(health, StoreHealth::StorageFull);
-            assert!(Instant::now() < until, "it stays full");
+            assert_eq!(health, meanwhile);
+            assert!(Instant::now() < until, "it stays so");
             runtime.block_on(tokio::task::yield_now());
         }
         let owed = self.acked["one"].len();
@@ -389,9 +394,16 @@ fn run(cell: &Cell, end: End, seed: u64) -> bool {
         });
         assert!(is_named, "which file? {said}");
     }
-    let is_segment = cell.family == ".segment" && matches!(cell.op, Op::Write | Op::Create);
-    if failure == Failure::Full && is_segment && end == End::Healed {
-        run.wait_until_there_is_room();
+    let is_segment = |ops: &[Op]| cell.family == ".segment" && ops.contains(&cell.op);
+    let meanwhile = match failure {
+        Failure::Full if is_segment(&[Op::Write, Op::Create]) => Some(StoreHealth::StorageFull),
+        Failure::TooManyFiles if is_segment(&[Op::Open, Op::Create]) => {
+            Some(StoreHealth::OutOfDescriptors)
+        }
+        _ => None,
+    };
+    if let (Some(meanwhile), End::Healed) = (meanwhile, end) {
+        run.wait_until_it_passes(meanwhile);
     }
     run.end(end);
     hit.is_some()

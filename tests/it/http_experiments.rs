@@ -106,6 +106,12 @@ fn a_bad_definition_says_what_is_wrong_with_it() {
         (r#"{"variants":["A"],"unit":1}"#, "expected a string"),
         (r#"{"variants":["A"],"retention":{"maxAge":90}}"#, "expected a string"),
         (r#"{"variants":["A"],"retention":{"maxBytes":-1}}"#, "expected u64"),
+        (r#"{"variants":["A"],"retention":{"maxBytes":1.5}}"#, "expected u64"),
+        (r#"{"variants":["A"],"retention":{"maxBytes":0}}"#, "retention: maxBytes is 1 or more"),
+        (r#"{"variants":["A"],"retention":{"maxAge":"90"}}"#, "retention: maxAge is a number and s, m, h, d or w, such as 90d"),
+        (r#"{"variants":["A"],"retention":{"maxAge":"soon"}}"#, "retention: maxAge is a number"),
+        (r#"{"variants":["A"],"retention":{"maxAge":"0d"}}"#, "retention: maxAge is a number"),
+        (r#"{"variants":["A"],"retention":{"maxAge":"","maxBytes":1}}"#, "retention: maxAge is a number"),
         (r#"{"variants":["A"],"retention":{"max":1}}"#, "unknown field `max`"),
         (r#"{"variants":["A"],"retention":[]}"#, "expected an object"),
     ];

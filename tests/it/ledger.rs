@@ -43,6 +43,8 @@ pub enum Outcome {
     StorageFailed,
     /// 507, and nothing was stored.
     StorageFull,
+    /// 503 with `retry-after`, and nothing was stored.
+    Overloaded,
     /// The connection ended: it may be there or not.
     NoAnswer,
 }
@@ -104,6 +106,11 @@ impl Ledger {
             (507, "storage_full") => {
                 self.refuse(slug, bodies);
                 Outcome::StorageFull
+            }
+            (503, "overloaded") => {
+                assert!(answer.header("retry-after").is_some());
+                self.refuse(slug, bodies);
+                Outcome::Overloaded
             }
             other => panic!("{other:?} is no answer to an append"),
         }

@@ -110,7 +110,7 @@ impl Tally {
             Outcome::Acknowledged => counts.acknowledged += 1,
             Outcome::AppendFailed | Outcome::StorageFailed => counts.failed += 1,
             Outcome::StorageFull => counts.full += 1,
-            Outcome::NoAnswer => {}
+            Outcome::Overloaded | Outcome::NoAnswer => {}
         }
         drop(counts);
         self.changed.notify_all();
@@ -144,7 +144,7 @@ impl Writer<'_> {
                     "acknowledged after a failed write or sync"
                 );
             }
-            Outcome::StorageFull => std::thread::sleep(WHEN_FULL),
+            Outcome::StorageFull | Outcome::Overloaded => std::thread::sleep(WHEN_FULL),
             Outcome::AppendFailed | Outcome::StorageFailed => self.failures += 1,
             Outcome::NoAnswer => return false,
         }

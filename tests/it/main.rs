@@ -7,10 +7,12 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod catalogue;
 mod cli;
 mod client;
 mod copied_live;
 mod crash;
+mod descriptors;
 mod every_bit;
 mod every_crash;
 mod failing_calls;
@@ -24,6 +26,7 @@ mod http_bodies;
 mod http_experiments;
 mod http_framing;
 mod http_keys;
+mod http_limits;
 mod http_order;
 mod http_overload;
 mod idle;

@@ -15,9 +15,8 @@ use std::sync::{Arc, Mutex};
 
 use trialog::experiment::definition::DefinitionFile;
 use trialog::experiment::folder::{self, Folder};
-use trialog::fs::Host;
 use trialog::fs::sim::{Crash, SimMachine};
-use trialog::journal::checkpoint::is_full;
+use trialog::fs::{Host, is_full, is_out_of_descriptors};
 use trialog::journal::local::{LocalOptions, Parts};
 use trialog::journal::{CommitError, Group, Mark};
 use trialog::log::open::OpenedLog;
@@ -331,6 +330,11 @@ impl Rig {
         for (closed, incarnation) in closed {
             let sealing = match closed.make_footer(&disk, &incarnation, SECTOR) {
                 Ok(Some(sealing)) => sealing,
+                Err(error) if is_out_of_descriptors(&error) => {
+                    let life = self.life.as_mut().expect("alive");
+                    life.closed.push((closed, incarnation));
+                    continue;
+                }
                 // The folder goes with its experiment.
                 Err(error) if !is_full(&error) && error.kind() != ErrorKind::NotFound => {
                     shared.poison("sealing a segment", &error);

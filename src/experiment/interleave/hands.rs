@@ -68,8 +68,6 @@ impl Journal for Stepped {
 pub struct Client {
     pub future: Pin<Box<dyn Future<Output = Answer>>>,
     pub woken: Arc<Flag>,
-    /// Whether it may go away before its answer.
-    pub may_leave: bool,
     /// Of an append: where to, and the bodies.
     pub append: Option<(usize, Vec<Bytes>)>,
 }

@@ -239,19 +239,19 @@ impl<'r> Run<'r> {
         let kind = self.random.u8(..16);
         let is_remade = which == 2;
         match kind {
-            0 => self.add(kind, None, async move {
+            0 => self.add(None, async move {
                 let _there = store.describe(&slug).await;
                 Answer::Other
             }),
-            1 => self.add(kind, None, async move {
+            1 => self.add(None, async move {
                 let _there = store.get(&slug, LogId::from_u128(1)).await;
                 Answer::Other
             }),
-            2 => self.add(kind, None, async move {
+            2 => self.add(None, async move {
                 let _defined = store.define(&slug, definition()).await;
                 Answer::Other
             }),
-            3 if is_remade => self.add(kind, None, async move {
+            3 if is_remade => self.add(None, async move {
                 let _deleted = store.delete(&slug).await;
                 let _defined = store.define(&slug, definition()).await;
                 Answer::Other
@@ -278,7 +278,7 @@ impl<'r> Run<'r> {
         };
         self.met.around += u64::from(is_large);
         let store = self.store.clone();
-        self.add(kind, Some((which, bodies)), async move {
+        self.add(Some((which, bodies)), async move {
             Answer::Append(store.append_batch(&slug, entries, permit).await)
         });
     }
@@ -295,14 +295,12 @@ impl<'r> Run<'r> {
 
     fn add(
         &mut self,
-        kind: u8,
         append: Option<(usize, Vec<Bytes>)>,
         future: impl Future<Output = Answer> + 'static,
     ) {
         self.clients.push(Client {
             future: Box::pin(future),
             woken: Arc::new(Flag(AtomicBool::new(true))),
-            may_leave: !matches!(kind, 2 | 3),
             append,
         });
     }
@@ -419,10 +417,6 @@ impl<'r> Run<'r> {
             return;
         }
         let at = self.random.usize(..self.clients.len());
-        // Who defines or deletes has to wait for the end of it.
-        if !self.clients[at].may_leave {
-            return;
-        }
         let client = self.clients.swap_remove(at);
         self.met.cancelled += 1;
         if let Some((which, bodies)) = client.append {
@@ -458,7 +452,6 @@ impl<'r> Run<'r> {
                 Answer::Other
             }),
             woken: Arc::new(Flag(AtomicBool::new(true))),
-            may_leave: false,
             append: None,
         });
     }
@@ -494,12 +487,16 @@ impl<'r> Run<'r> {
         }
         assert_eq!(self.store.budget.used(), 0, "all bytes are given back");
         assert!(self.journal.waiting.lock().unwrap().is_empty());
+        let known = self.store.slugs(None, usize::MAX);
         drop(self.store);
         self.machine.heal();
         self.machine.kill();
         let host = self.machine.host();
         let folder = Folder::open(&host, Path::new(STORE)).unwrap();
         folder.recover(&host).unwrap();
+        let mut there = folder.experiments(&host).unwrap();
+        there.sort();
+        assert_eq!(known, there, "what was known and what is there");
         for (name, expected) in NAMES.iter().zip(self.expected) {
             if *name != "remade" {
                 expected.check(&entries(&host, name));

@@ -23,7 +23,7 @@ pub async fn one(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let len_max = state.limits.body_bytes_max;
     check_json_body(&asked, len_max)?;
     let slug = slug_of(&asked)?.clone();
-    let (body, permit) = body::read(asked.request.into_body(), len_max, &state.store).await?;
+    let (body, permit) = body::read(asked.request.into_body(), len_max, state).await?;
     let entry = check(body).await?;
     let id = state.store.append(&slug, entry, permit).await?;
 
@@ -44,7 +44,7 @@ pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> 
         MediaType::Json | MediaType::Unsaid => None,
     };
     let slug = slug_of(&asked)?.clone();
-    let (body, permit) = body::read(asked.request.into_body(), len_max, &state.store).await?;
+    let (body, permit) = body::read(asked.request.into_body(), len_max, state).await?;
     let (batch, permit) = check_batch(body, shape, permit).await?;
     let places = batch.places();
     let appended = state.store.append_batch(&slug, batch.entries, permit).await;

@@ -102,11 +102,10 @@ pub async fn define(state: &AppState, asked: Asked) -> ApiResult<Response<Body>>
     check_json_body(&asked, len_max)?;
     let [] = parameters(asked.request.uri().query(), [])?;
     let slug = slug_of(&asked)?.clone();
-    let (body, _permit) = body::read(asked.request.into_body(), len_max, &state.store).await?;
+    let (body, _permit) = body::read(asked.request.into_body(), len_max, state).await?;
     let Object::<DefinitionRequest>(request) = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(Code::BadDefinition, error.to_string()))?;
-    let (store, definition) = (state.store.clone(), request.into_definition());
-    let defined = to_its_end(async move { store.define(&slug, definition).await }).await??;
+    let defined = state.store.define(&slug, request.into_definition()).await?;
     let status = if defined.created {
         StatusCode::CREATED
     } else {
@@ -123,17 +122,8 @@ pub async fn delete(state: &AppState, asked: Asked) -> ApiResult<Response<Body>>
         let message = format!("deleting can't be undone: say ?confirm={slug}");
         return Err(ApiError::new(Code::ConfirmMissing, message));
     }
-    let (store, slug) = (state.store.clone(), slug.clone());
-    to_its_end(async move { store.delete(&slug).await }).await??;
+    state.store.delete(slug).await?;
     Ok(reply::json(StatusCode::OK, r#"{"success":true}"#))
-}
-
-/// Does `work` on a task of its own, to its end also when the client goes away meanwhile: hyper
-/// drops what it asked for then, wherever it stands.
-async fn to_its_end<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> ApiResult<T> {
-    tokio::spawn(work).await.map_err(ApiError::internal)
 }
 
 impl DefinitionRequest {

@@ -20,6 +20,7 @@ pub fn status(state: &AppState, action: Action) -> ApiResult<Response<Body>> {
             return Ok(reply::json(StatusCode::OK, text));
         }
         StoreHealth::StorageFull => "storage_full",
+        StoreHealth::OutOfDescriptors => "out_of_descriptors",
         StoreHealth::StorageFailed => "storage_failed",
         StoreHealth::ShuttingDown => "shutting_down",
     };

@@ -27,6 +27,10 @@ pub(super) struct Found {
 /// The members that mean something to us; `variantKey` is the first.
 const KNOWN: [&str; 5] = ["variantKey", "input", "output", "metrics", "context"];
 
+/// The members that an entry is given back with, in front of its own: one of the client's with such a
+/// name would be there twice, and readers would differ about which one counts.
+const RESERVED: [&str; 3] = ["logId", "experiment", "receivedAt"];
+
 /// Reads the one object that `text` must be.
 pub(super) fn parse(text: &str) -> Result<Found, Fault> {
     let start = text.len() - text.trim_start_matches(SPACE).len();
@@ -155,6 +159,14 @@ impl<'de> Visitor<'de> for Members<'_, '_> {
         let mut others = Names::default();
         while let Some(name) = map.next_key_seed(NameSeed)? {
             let value = map.next_value::<&RawValue>()?;
+            if let Name::Other(other) = &name
+                && RESERVED.contains(&&**other)
+            {
+                let at = offset(self.text, value.get());
+                let message = format!("{other} is given by the server: send it by another name");
+                *self.refused = Some(Fault::new(at, Code::ReservedField, message));
+                return Err(A::Error::custom("reserved field"));
+            }
             let doubled = match &name {
                 Name::Known(place) => known
                     .get_mut(*place)

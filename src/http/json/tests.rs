@@ -78,6 +78,17 @@ fn codes() {
             r#"{"variantKey":"A","input":null,"input":null}"#,
             "duplicate_field",
         ),
+        (r#"{"variantKey":"A","logId":"x"}"#, "reserved_field"),
+        (r#"{"receivedAt":null,"variantKey":"A"}"#, "reserved_field"),
+        (
+            r#"{"variantKey":"A","\u0065xperiment":{}}"#,
+            "reserved_field",
+        ),
+        (r#"{"variantKey":"A","logid":1,"Experiment":1}"#, "ok"),
+        (
+            r#"{"variantKey":"A","input":{"logId":1,"experiment":2}}"#,
+            "ok",
+        ),
         (r#"{"variantKey":"A","metrics":[]}"#, "field_type"),
         (r#"{"variantKey":"A","input":"x"}"#, "field_type"),
         (r#"{"variantKey":"A","output":1}"#, "field_type"),

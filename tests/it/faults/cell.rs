@@ -37,6 +37,8 @@ pub enum Then {
     FailsBehind,
     /// 507 until it passes, by itself.
     IsFull,
+    /// 503 that says to try again, until it passes by itself.
+    IsShort,
     /// Nobody notices.
     Nothing,
 }
@@ -83,7 +85,8 @@ impl Cell {
         match then {
             Then::Fails => self.fails(),
             Then::FailsBehind => self.fails_behind(),
-            Then::IsFull => self.is_full(),
+            Then::IsFull => self.passes(Outcome::StorageFull),
+            Then::IsShort => self.passes(Outcome::Overloaded),
             Then::Nothing => self.nothing(),
         }
     }
@@ -171,17 +174,14 @@ impl Cell {
         }
     }
 
-    fn is_full(&mut self) {
-        assert_eq!(
-            self.send_until_refused(),
-            Outcome::StorageFull,
-            "{}",
-            self.case
-        );
-        self.reads_go_on();
-        let mut outcome = Outcome::StorageFull;
+    fn passes(&mut self, refusal: Outcome) {
+        assert_eq!(self.send_until_refused(), refusal, "{}", self.case);
+        if refusal == Outcome::StorageFull {
+            self.reads_go_on();
+        }
+        let mut outcome = refusal;
         let since = Instant::now();
-        while outcome == Outcome::StorageFull && since.elapsed() < PATIENCE {
+        while outcome == refusal && since.elapsed() < PATIENCE {
             outcome = self.send();
         }
         let said = self.server.said();

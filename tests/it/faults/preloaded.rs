@@ -24,7 +24,7 @@ const ENFILE: &str = "23";
 const EMFILE: &str = "24";
 const ENOSPC: &str = "28";
 
-const CELLS: [Fault; 24] = [
+const CELLS: [Fault; 25] = [
     (
         "pwrite64",
         JOURNAL,
@@ -156,15 +156,17 @@ const CELLS: [Fault; 24] = [
         On::Segment,
         Then::Nothing,
     ),
+    ("open64", SEGMENT, EMFILE, ONCE, On::Segment, Then::Nothing),
+    ("open64", SEGMENT, ENFILE, ONCE, On::Any, Then::Nothing),
+    // So long that a full lap waits for it.
     (
         "open64",
         SEGMENT,
         EMFILE,
-        ONCE,
+        [1, 30, 1],
         On::Segment,
-        Then::FailsBehind,
+        Then::IsShort,
     ),
-    ("open64", SEGMENT, ENFILE, ONCE, On::Any, Then::FailsBehind),
     (
         "open64",
         SEGMENT,

@@ -116,10 +116,14 @@ fn an_experiment_that_can_not_be_made_is_made_the_next_time() {
             return;
         };
         let answer = server.ask("PUT", NEW, DEFINITION);
-        match inject.contains("ENOSPC") || inject.contains("EDQUOT") {
-            true => answer.assert_error(507, "storage_full", "", inject),
-            false => answer.assert_error(500, "internal", "", inject),
-        }
+        let (status, code) = match inject {
+            inject if inject.contains("ENOSPC") || inject.contains("EDQUOT") => {
+                (507, "storage_full")
+            }
+            inject if inject.contains("EMFILE") => (503, "overloaded"),
+            _ => (500, "internal"),
+        };
+        answer.assert_error(status, code, "", inject);
         strace.detach();
         assert!(
             strace.calls().iter().any(|call| call.is_injected),

@@ -1,6 +1,6 @@
 //! Large groups, which go around the journal, as an actor writes them.
 
-use trialog::journal::checkpoint::is_full;
+use trialog::fs::{is_full, is_out_of_descriptors};
 use trialog::journal::{CommitError, Group, Mark};
 use trialog::log::lead::Lead;
 use trialog::log::segment_file::Trouble;
@@ -43,6 +43,10 @@ impl Rig {
                 Ok(()) => self.commit_one(end_mark(&staged, end, seam_offset, seam)),
                 Err(Trouble::Write(error)) if is_full(&error) => {
                     shared.note_full();
+                    self.give_up(&name, &staged, begin);
+                    Err(CommitError::Failed)
+                }
+                Err(Trouble::Write(error)) if is_out_of_descriptors(&error) => {
                     self.give_up(&name, &staged, begin);
                     Err(CommitError::Failed)
                 }
