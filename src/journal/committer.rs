@@ -96,6 +96,7 @@ impl Committer {
                 let data = &mark.data;
                 push_group(
                     &mut self.buffer,
+                    &self.lap.header,
                     &mark.segment,
                     mark.offset,
                     data,
@@ -108,6 +109,7 @@ impl Committer {
             let (offset, data) = journaled(group, self.lap.note(&group.segment));
             push_group(
                 &mut self.buffer,
+                &self.lap.header,
                 &group.segment.id,
                 offset,
                 data,
