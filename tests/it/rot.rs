@@ -152,6 +152,16 @@ fn look(rig: &Rig, whole: &Entries, lost_max: usize) -> Result<usize, String> {
     if lost > lost_max {
         return Err(format!("{lost} entries are lost, {lost_max} were hit"));
     }
+    let told = outcome
+        .damages
+        .iter()
+        .filter_map(|(_, damage)| damage.frames_lost);
+    let told: u32 = told.sum();
+    if told as usize > lost_max {
+        return Err(format!(
+            "{told} frames are said to be lost, {lost_max} were hit"
+        ));
+    }
     let findings = rig.verified().findings;
     if lost > 0
         && (findings.is_empty() || outcome.damages.is_empty() && outcome.unreadable.is_empty())
