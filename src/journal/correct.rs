@@ -25,12 +25,9 @@ pub fn correct(bytes: &[u8], lap: &LapHeader) -> Option<(Batch<'static>, usize)>
     let bit = match in_header {
         Some(bit) => bit,
         None => {
-            let (covered, padding) = batch.split_at(end);
-            let payload = covered.get(BATCH_HEADER_LEN..)?;
-            match crc32fast::hash(payload) ^ header.payload_crc {
-                0 => end * 8 + first_set_bit(padding)?,
-                syndrome => BATCH_HEADER_LEN * 8 + wrong_bit(payload.len(), syndrome)?,
-            }
+            let payload = batch.get(BATCH_HEADER_LEN..end)?;
+            let syndrome = crc32fast::hash(payload) ^ header.payload_crc;
+            BATCH_HEADER_LEN * 8 + wrong_bit(payload.len(), syndrome)?
         }
     };
     flip(&mut batch, bit)?;
@@ -69,11 +66,6 @@ fn wrong_bit(covered_len: usize, syndrome: u32) -> Option<usize> {
         of_bit = (of_bit >> 1) ^ (POLYNOMIAL * (of_bit & 1));
         is_wrong
     })
-}
-
-fn first_set_bit(bytes: &[u8]) -> Option<usize> {
-    let at = bytes.iter().position(|byte| *byte != 0)?;
-    Some(at * 8 + bytes.get(at)?.trailing_zeros() as usize)
 }
 
 fn flip(bytes: &mut [u8], bit: usize) -> Option<()> {
@@ -117,12 +109,16 @@ mod tests {
         batch_with(|_| {})
     }
 
+    fn payload_end(batch: &[u8]) -> usize {
+        BATCH_HEADER_LEN + BatchHeader::decode(batch, &LAP).unwrap().payload_len
+    }
+
     #[test]
     fn each_bit_that_is_wrong_alone_is_set_right() {
         let good = batch();
         assert!(correct(&good, &LAP).is_none(), "there is nothing to do");
         let groups = Batch::decode(&good, &LAP).unwrap().groups;
-        for bit in 0..good.len() * 8 {
+        for bit in 0..payload_end(&good) * 8 {
             let mut bad = good.clone();
             flip(&mut bad, bit).unwrap();
             bad.extend_from_slice(&[9; 100]);
@@ -144,8 +140,9 @@ mod tests {
             let mut bad = good.clone();
             match round % 4 {
                 0 => {
-                    let first = rng.usize(..bad.len() * 8);
-                    let second = (first + 1 + rng.usize(..20)) % (bad.len() * 8);
+                    let bits = payload_end(&good) * 8;
+                    let first = rng.usize(..bits);
+                    let second = (first + 1 + rng.usize(..20)) % bits;
                     flip(&mut bad, first).unwrap();
                     flip(&mut bad, second).unwrap();
                 }

@@ -163,7 +163,7 @@ impl Lap {
             let due = batches.last().map(|last| last.number + 1).or(due);
             let here = self.batch_at(position, due).or_else(|| {
                 let (batch, damage) = self.corrected_at(position, due)?;
-                damages.push(damage);
+                damages.extend(damage);
                 Some(batch)
             });
             let found = here
@@ -198,23 +198,25 @@ impl Lap {
             .find_map(|at| Some((at, self.batch_at(at, due)?)))
     }
 
-    /// The batch that is due here, when all that is wrong with it is one bit.
+    /// The batch that is due here, when all that is wrong with it is one bit; and what is to be said
+    /// of that. In a batch's last byte it may be what a write left that ended one byte short.
     fn corrected_at(
         &self,
         position: usize,
         due: Option<u64>,
-    ) -> Option<(Batch<'static>, JournalDamage)> {
+    ) -> Option<(Batch<'static>, Option<JournalDamage>)> {
         let (batch, wrong_byte) = correct(self.bytes.get(position..)?, &self.header)?;
         if due.is_some_and(|due| batch.number != due) {
             return None;
         }
-        let wrong_byte = (position + wrong_byte) as u64;
-        let damage = JournalDamage {
+        let is_last = wrong_byte + 1 == batch.len;
+        let begin = (position + wrong_byte) as u64;
+        let damage = (!is_last).then(|| JournalDamage {
             path: self.path.clone(),
-            range: wrong_byte..wrong_byte + 1,
+            range: begin..begin + 1,
             what: "one bit is wrong; it is known which, and nothing is lost",
             is_corrected: true,
-        };
+        });
         Some((batch, damage))
     }
 
