@@ -10,9 +10,19 @@ use super::format::{BATCH_HEADER_LEN, Batch, BatchHeader, CHECK_AT, GroupRecord,
 /// The polynomial of CRC-32, reflected.
 const POLYNOMIAL: u32 = 0xedb8_8320;
 
-/// The batch at the beginning of `bytes` with one bit set right, and the byte that the bit is in.
-/// `None` when something else is wrong with it, or nothing.
-pub fn correct(bytes: &[u8], lap: &LapHeader) -> Option<(Batch<'static>, usize)> {
+/// A batch that is whole but for one bit, with that set right.
+pub struct Corrected {
+    /// The batch.
+    pub batch: Batch<'static>,
+    /// The byte that the bit is in.
+    pub wrong_byte: usize,
+    /// Whether nothing but zeros is behind it. A write that was cut short there leaves the same, when
+    /// the bytes of an earlier lap behind it are like that.
+    pub is_at_end: bool,
+}
+
+/// The batch at the beginning of `bytes`, when all that is wrong with it is one bit.
+pub fn correct(bytes: &[u8], lap: &LapHeader) -> Option<Corrected> {
     let mut header: [u8; BATCH_HEADER_LEN] = *bytes.first_chunk()?;
     let in_header = wrong_bit_of_header(&header, lap);
     if let Some(bit) = in_header {
@@ -33,7 +43,13 @@ pub fn correct(bytes: &[u8], lap: &LapHeader) -> Option<(Batch<'static>, usize)>
     flip(&mut batch, bit)?;
     let corrected = Batch::decode(&batch, lap)?;
     let groups = batch.get(BATCH_HEADER_LEN..end)?;
-    are_checked(groups, lap).then(|| (corrected.into_owned(), bit / 8))
+    let wrong_byte = bit / 8;
+    let behind = batch.get(wrong_byte + 1..end)?;
+    are_checked(groups, lap).then(|| Corrected {
+        batch: corrected.into_owned(),
+        wrong_byte,
+        is_at_end: behind.iter().all(|byte| *byte == 0),
+    })
 }
 
 /// Whether each group of a payload has a check, and a good one. Those that format 1 wrote at first
@@ -122,12 +138,18 @@ mod tests {
             let mut bad = good.clone();
             flip(&mut bad, bit).unwrap();
             bad.extend_from_slice(&[9; 100]);
-            let (batch, byte) = correct(&bad, &LAP).unwrap();
+            let Corrected {
+                batch, wrong_byte, ..
+            } = correct(&bad, &LAP).unwrap();
             assert_eq!(
                 (batch.number, batch.synced_through, batch.len),
                 (9, 8, good.len())
             );
-            assert_eq!((batch.groups, byte), (groups.clone(), bit / 8), "bit {bit}");
+            assert_eq!(
+                (batch.groups, wrong_byte),
+                (groups.clone(), bit / 8),
+                "bit {bit}"
+            );
         }
     }
 

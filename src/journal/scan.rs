@@ -199,19 +199,19 @@ impl Lap {
     }
 
     /// The batch that is due here, when all that is wrong with it is one bit; and what is to be said
-    /// of that. In a batch's last byte it may be what a write left that ended one byte short.
+    /// of that: nothing, when it may be what a write that was cut short has left.
     fn corrected_at(
         &self,
         position: usize,
         due: Option<u64>,
     ) -> Option<(Batch<'static>, Option<JournalDamage>)> {
-        let (batch, wrong_byte) = correct(self.bytes.get(position..)?, &self.header)?;
+        let corrected = correct(self.bytes.get(position..)?, &self.header)?;
+        let batch = corrected.batch;
         if due.is_some_and(|due| batch.number != due) {
             return None;
         }
-        let is_last = wrong_byte + 1 == batch.len;
-        let begin = (position + wrong_byte) as u64;
-        let damage = (!is_last).then(|| JournalDamage {
+        let begin = (position + corrected.wrong_byte) as u64;
+        let damage = (!corrected.is_at_end).then(|| JournalDamage {
             path: self.path.clone(),
             range: begin..begin + 1,
             what: "one bit is wrong; it is known which, and nothing is lost",

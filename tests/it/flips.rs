@@ -143,13 +143,16 @@ fn every_flipped_bit_of_a_copied_segment_is_found_or_torn() {
     }
 }
 
-/// Where the batches of a journal file are, without the zeros behind each.
+/// Where the batches of a journal file are, each without its end: a wrong bit in its last byte, or in
+/// the zeros behind, may be what a write that was cut short has left.
 fn batches_in(journal: &[u8]) -> Vec<Range<usize>> {
     let sectors = (BATCHES_AT as usize..journal.len()).step_by(SECTOR);
     let begins = sectors.filter(|begin| journal[*begin..].starts_with(b"TLJB"));
     let batch = |begin: usize| {
         let len = journal[begin + 24..].first_chunk().unwrap();
-        begin..begin + 40 + u64::from_le_bytes(*len) as usize
+        let end = begin + 40 + u64::from_le_bytes(*len) as usize;
+        let last = journal[..end].iter().rposition(|byte| *byte != 0);
+        begin..last.unwrap()
     };
     begins.map(batch).collect()
 }
