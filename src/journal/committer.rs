@@ -95,6 +95,7 @@ impl Committer {
                 let data = &mark.data;
                 push_group(
                     &mut self.buffer,
+                    &self.lap.header,
                     &mark.segment,
                     mark.offset,
                     &[data],
@@ -111,6 +112,7 @@ impl Committer {
             };
             push_group(
                 &mut self.buffer,
+                &self.lap.header,
                 &group.segment.id,
                 group.offset - lead.len() as u64,
                 &[&lead, &group.bytes],

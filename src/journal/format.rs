@@ -9,7 +9,7 @@
 //! | --- | --- | --- | --- | --- | --- | --- | --- |
 //! | magic `TLJOURNL` | 8 | | magic `TLJB` | 4 | | kind: 0 bytes, 1 begin, 2 end | 1 |
 //! | version | 4 | | groups | 4 | | length of the slug | 1 |
-//! | sector size | 4 | | batch number | 8 | | zero | 2 |
+//! | sector size | 4 | | batch number | 8 | | check | 2 |
 //! | store id | 8 | | synced through | 8 | | length of the data | 4 |
 //! | lap number | 8 | | length of the payload | 8 | | incarnation | 8 |
 //! | salt | 8 | | CRC-32 of the payload | 4 | | segment's first sequence | 8 |
@@ -19,7 +19,10 @@
 //!
 //! Integers are little-endian. Batch numbers rise by one over all laps. *Synced through* is the
 //! number of the last batch known to be synced when this one was written: a bad batch up to that
-//! number is damage, a bad one behind it is torn.
+//! number is damage, a bad one behind it is torn. A group's *check* is a sum of another kind than the
+//! CRC: both together tell one wrong bit from a torn batch ([`correct`](super::correct)).
+
+use std::borrow::Cow;
 
 use crate::log::segment::{COUNT_MAX, Fields, HeaderError, SEGMENT_LEN_MAX};
 use crate::log::segment_file::SegmentId;
@@ -40,6 +43,8 @@ const LAP_MAGIC: [u8; 8] = *b"TLJOURNL";
 const BATCH_MAGIC: [u8; 4] = *b"TLJB";
 const VERSION: u32 = 1;
 const GROUP_HEADER_LEN: usize = 40;
+/// Where in a group its check stands.
+pub const CHECK_AT: usize = 2;
 
 /// One use of a journal file from its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +102,7 @@ impl LapHeader {
         })
     }
 
-    fn batch_crc(&self, bytes: &[u8]) -> u32 {
+    pub(super) fn batch_crc(&self, bytes: &[u8]) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.salt.to_le_bytes());
         hasher.update(bytes);
@@ -126,7 +131,7 @@ pub struct GroupRecord<'a> {
     /// Where the data belongs in the segment.
     pub offset: u64,
     /// The bytes.
-    pub data: &'a [u8],
+    pub data: Cow<'a, [u8]>,
     /// Whether a group around the journal begins behind the data, or has ended.
     pub mark: RecordMark,
 }
@@ -161,11 +166,13 @@ pub fn begin_batch(out: &mut Vec<u8>) {
 /// Appends a group to a batch; the parts of its data stand one behind the other.
 pub fn push_group(
     out: &mut Vec<u8>,
+    lap: &LapHeader,
     segment: &SegmentId,
     offset: u64,
     data: &[&[u8]],
     mark: RecordMark,
 ) {
+    let begin = out.len();
     let kind = mark as u8;
     let slug = segment.slug.as_str();
     out.extend_from_slice(&[kind, slug.len() as u8, 0, 0]);
@@ -180,6 +187,20 @@ pub fn push_group(
         out.extend_from_slice(part);
     }
     out.resize(out.len().next_multiple_of(8), 0);
+    let check = 65535 - sum(out.get(begin..).unwrap_or_default(), lap);
+    if let Some(place) = out.get_mut(begin + CHECK_AT..begin + CHECK_AT + 2) {
+        place.copy_from_slice(&check.to_le_bytes());
+    }
+}
+
+/// The sum of a group's and the salt's 16-bit words modulo 65535: with a good check it is 0. Words of
+/// any width have the same sum, since 65536 is 1 modulo 65535.
+pub fn sum(group: &[u8], lap: &LapHeader) -> u16 {
+    let (words, _) = group.as_chunks::<4>();
+    let words = words
+        .iter()
+        .map(|word| u64::from(u32::from_le_bytes(*word)));
+    ((words.sum::<u64>() + lap.salt % 65535) % 65535) as u16
 }
 
 /// How many bytes [`push_group`] adds at most.
@@ -212,47 +233,74 @@ pub fn finish_batch(
     out.resize(out.len().next_multiple_of(lap.sector_bytes as usize), 0);
 }
 
-impl<'a> Batch<'a> {
-    /// Reads the batch at the beginning of `bytes`.
-    pub fn decode(bytes: &'a [u8], lap: &LapHeader) -> Option<Self> {
+/// What stands in front of a batch's groups, checked.
+pub(super) struct BatchHeader {
+    group_count: u32,
+    number: u64,
+    synced_through: u64,
+    pub payload_len: usize,
+    pub payload_crc: u32,
+}
+
+impl BatchHeader {
+    pub fn decode(bytes: &[u8], lap: &LapHeader) -> Option<Self> {
         let covered = bytes.get(..BATCH_HEADER_LEN - 4)?;
         let mut fields = Fields(bytes);
         if fields.take::<4>().ok()? != BATCH_MAGIC {
             return None;
         }
-        let group_count = fields.u32().ok()?;
-        let number = fields.u64().ok()?;
-        let synced_through = fields.u64().ok()?;
-        let payload_len = usize::try_from(fields.u64().ok()?).ok()?;
-        let payload_crc = fields.u32().ok()?;
-        if fields.u32().ok()? != lap.batch_crc(covered) || number > COUNT_MAX {
-            return None;
-        }
-        let end = BATCH_HEADER_LEN.checked_add(payload_len)?;
+        let header = Self {
+            group_count: fields.u32().ok()?,
+            number: fields.u64().ok()?,
+            synced_through: fields.u64().ok()?,
+            payload_len: usize::try_from(fields.u64().ok()?).ok()?,
+            payload_crc: fields.u32().ok()?,
+        };
+        let is_good = fields.u32().ok()? == lap.batch_crc(covered) && header.number <= COUNT_MAX;
+        is_good.then_some(header)
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Reads the batch at the beginning of `bytes`.
+    pub fn decode(bytes: &'a [u8], lap: &LapHeader) -> Option<Self> {
+        let header = BatchHeader::decode(bytes, lap)?;
+        let end = BATCH_HEADER_LEN.checked_add(header.payload_len)?;
         let payload = bytes.get(BATCH_HEADER_LEN..end)?;
         let len = end.next_multiple_of(lap.sector_bytes as usize);
-        let padding = bytes.get(end..len)?;
-        if crc32fast::hash(payload) != payload_crc || padding.iter().any(|byte| *byte != 0) {
+        if bytes.len() < len || crc32fast::hash(payload) != header.payload_crc {
             return None;
         }
         let mut groups = Vec::new();
         let mut rest = payload;
-        for _ in 0..group_count {
+        for _ in 0..header.group_count {
             let (group, behind) = GroupRecord::decode(rest)?;
             groups.push(group);
             rest = behind;
         }
         rest.is_empty().then_some(Self {
-            number,
-            synced_through,
+            number: header.number,
+            synced_through: header.synced_through,
             len,
             groups,
         })
     }
+
+    /// The batch with bytes of its own.
+    pub fn into_owned(self) -> Batch<'static> {
+        let groups = self.groups.into_iter();
+        Batch {
+            number: self.number,
+            synced_through: self.synced_through,
+            len: self.len,
+            groups: groups.map(GroupRecord::into_owned).collect(),
+        }
+    }
 }
 
 impl<'a> GroupRecord<'a> {
-    fn decode(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+    /// Reads the group at the beginning of `bytes`; gives back what is behind it, too.
+    pub fn decode(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let mut fields = Fields(bytes);
         let [kind, slug_len, _, _] = fields.take::<4>().ok()?;
         let data_len = fields.u32().ok()? as usize;
@@ -282,10 +330,19 @@ impl<'a> GroupRecord<'a> {
         let group = Self {
             segment,
             offset,
-            data,
+            data: data.into(),
             mark,
         };
         Some((group, rest))
+    }
+
+    fn into_owned(self) -> GroupRecord<'static> {
+        GroupRecord {
+            segment: self.segment,
+            offset: self.offset,
+            data: self.data.into_owned().into(),
+            mark: self.mark,
+        }
     }
 }
 
@@ -315,12 +372,13 @@ mod tests {
         begin_batch(&mut out);
         push_group(
             &mut out,
+            &LAP,
             &segment(),
             512,
             &[b"bytes of", b" one group"],
             RecordMark::None,
         );
-        push_group(&mut out, &segment(), 530, &[], RecordMark::End);
+        push_group(&mut out, &LAP, &segment(), 530, &[], RecordMark::End);
         finish_batch(&mut out, &LAP, 9, 8, 2);
         out
     }
@@ -336,7 +394,7 @@ mod tests {
             (9, 8, bytes.len() - 100)
         );
         assert_eq!(read.groups.len(), 2);
-        assert_eq!(read.groups[0].data, b"bytes of one group");
+        assert_eq!(*read.groups[0].data, *b"bytes of one group");
         assert_eq!(read.groups[1].mark, RecordMark::End);
         assert_eq!(LapHeader::decode(&LAP.encode()), Ok(LAP));
     }
@@ -345,10 +403,13 @@ mod tests {
     fn another_lap_and_every_flipped_bit_are_refused() {
         let good = batch();
         assert!(Batch::decode(&good, &LapHeader { salt: 4, ..LAP }).is_none());
+        let payload_len = u64::from_le_bytes(good[24..32].try_into().unwrap());
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(Batch::decode(&bad, &LAP).is_none(), "bit {bit}");
+            // What is behind the payload means nothing.
+            let is_padding = bit / 8 >= BATCH_HEADER_LEN + payload_len as usize;
+            assert_eq!(Batch::decode(&bad, &LAP).is_some(), is_padding, "bit {bit}");
         }
         let header = LAP.encode();
         for bit in 0..header.len() * 8 {
@@ -364,7 +425,14 @@ mod tests {
         let batch = |number, offset| {
             let mut out = Vec::new();
             begin_batch(&mut out);
-            push_group(&mut out, &segment(), offset, &[b"x"], RecordMark::Begin);
+            push_group(
+                &mut out,
+                &LAP,
+                &segment(),
+                offset,
+                &[b"x"],
+                RecordMark::Begin,
+            );
             finish_batch(&mut out, &LAP, number, 0, 1);
             Batch::decode(&out, &LAP).is_some()
         };

@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod committer;
+mod correct;
 pub mod format;
 pub mod local;
 pub mod redo;

@@ -1,6 +1,7 @@
 //! Redo: what the journal says that segments must hold, applied to their files at start, or laid
 //! over them by an offline reader. Physical and idempotent: the same bytes at the same places.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub struct Plan<'a> {
 #[derive(Debug, Default)]
 pub struct SegmentPlan<'a> {
     /// Bytes and where they belong, in log order.
-    pub writes: Vec<(u64, &'a [u8])>,
+    pub writes: Vec<(u64, Cow<'a, [u8]>)>,
     /// Where a large group around the journal began that never ended: what the file holds from
     /// there on was not acknowledged.
     pub unfinished_from: Option<u64>,
@@ -79,13 +80,14 @@ impl<'a> Plan<'a> {
             let due = (plan.last_batch != 0).then_some(plan.last_batch + 1);
             let (batches, damages) = lap.batches(due);
             if let (Some(due), Some(first)) = (due, batches.first())
-                && damages.is_empty()
+                && is_whole(&damages)
                 && (first.number > due && first.synced_through >= due)
             {
                 plan.damages.push(JournalDamage {
                     path: lap.path.clone(),
                     range: super::format::BATCHES_AT..super::format::BATCHES_AT,
                     what: "batches in front of this lap are missing",
+                    is_corrected: false,
                 });
             }
             plan.damages.extend(damages);
@@ -96,7 +98,7 @@ impl<'a> Plan<'a> {
                 plan.add(batch);
             }
         }
-        if !plan.damages.is_empty() {
+        if !is_whole(&plan.damages) {
             // What is damaged may be the mark that a group is whole: what the segment's file
             // holds decides then.
             for (_, segment) in &mut plan.segments {
@@ -123,15 +125,15 @@ impl<'a> Plan<'a> {
             let Some((_, plan)) = self.segments.get_mut(place) else {
                 continue;
             };
-            if !group.data.is_empty() {
-                plan.writes.push((group.offset, group.data));
-            }
             match group.mark {
                 RecordMark::None => {}
                 RecordMark::Begin => {
                     plan.unfinished_from = Some(group.offset + group.data.len() as u64);
                 }
                 RecordMark::End => plan.unfinished_from = None,
+            }
+            if !group.data.is_empty() {
+                plan.writes.push((group.offset, group.data));
             }
         }
     }
@@ -162,6 +164,11 @@ impl SegmentPlan<'_> {
         }
         bytes
     }
+}
+
+/// Whether all batches are known, in spite of this damage.
+fn is_whole(damages: &[JournalDamage]) -> bool {
+    damages.iter().all(|damage| damage.is_corrected)
 }
 
 /// Writes what the plan says into the segments' files and syncs them. `life_of` tells which life
@@ -258,7 +265,7 @@ fn sync_written(
 }
 
 /// Writes that follow each other, as one.
-fn joined(writes: &[(u64, &[u8])]) -> Vec<(u64, Vec<u8>)> {
+fn joined(writes: &[(u64, Cow<'_, [u8]>)]) -> Vec<(u64, Vec<u8>)> {
     let mut joined: Vec<(u64, Vec<u8>)> = Vec::new();
     for (offset, data) in writes {
         match joined.last_mut() {

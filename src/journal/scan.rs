@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::journal_path;
+use super::correct::correct;
 use super::format::{BATCHES_AT, Batch, HEADER_COPY_AT, LAP_HEADER_LEN, LapHeader};
 use crate::fs::{Access, Disk, Mapping, read_up_to};
 use crate::log::segment::HeaderError;
@@ -21,7 +22,7 @@ pub struct Lap {
     bytes: Mapping,
 }
 
-/// A damaged range of a journal file: a batch in it was acknowledged.
+/// A damaged range of a journal file: a batch in it may have been acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalDamage {
     /// The file.
@@ -30,6 +31,8 @@ pub struct JournalDamage {
     pub range: Range<u64>,
     /// What is wrong.
     pub what: &'static str,
+    /// Whether it is known what stood there, so that nothing is lost.
+    pub is_corrected: bool,
 }
 
 /// Why a journal can't be read.
@@ -112,6 +115,7 @@ pub fn read_laps(
                         path,
                         range: 0..BATCHES_AT,
                         what: "both copies of the lap's header are damaged",
+                        is_corrected: false,
                     });
                 }
                 continue;
@@ -157,7 +161,11 @@ impl Lap {
         let mut position = BATCHES_AT as usize;
         loop {
             let due = batches.last().map(|last| last.number + 1).or(due);
-            let here = self.batch_at(position, due);
+            let here = self.batch_at(position, due).or_else(|| {
+                let (batch, damage) = self.corrected_at(position, due)?;
+                damages.extend(damage);
+                Some(batch)
+            });
             let found = here
                 .map(|batch| (position, batch))
                 .or_else(|| self.find_next(position, due));
@@ -173,6 +181,7 @@ impl Lap {
                     path: self.path.clone(),
                     range: position as u64..at as u64,
                     what: "a batch is damaged, and good ones follow it",
+                    is_corrected: false,
                 });
             }
             position = at + batch.len;
@@ -187,6 +196,28 @@ impl Lap {
         (position + sector..self.bytes.len())
             .step_by(sector)
             .find_map(|at| Some((at, self.batch_at(at, due)?)))
+    }
+
+    /// The batch that is due here, when all that is wrong with it is one bit; and what is to be said
+    /// of that: nothing, when it may be what a write that was cut short has left.
+    fn corrected_at(
+        &self,
+        position: usize,
+        due: Option<u64>,
+    ) -> Option<(Batch<'static>, Option<JournalDamage>)> {
+        let corrected = correct(self.bytes.get(position..)?, &self.header)?;
+        let batch = corrected.batch;
+        if due.is_some_and(|due| batch.number != due) {
+            return None;
+        }
+        let begin = (position + corrected.wrong_byte) as u64;
+        let damage = (!corrected.is_at_end).then(|| JournalDamage {
+            path: self.path.clone(),
+            range: begin..begin + 1,
+            what: "one bit is wrong; it is known which, and nothing is lost",
+            is_corrected: true,
+        });
+        Some((batch, damage))
     }
 
     fn batch_at(&self, position: usize, due: Option<u64>) -> Option<Batch<'_>> {

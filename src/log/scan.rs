@@ -65,8 +65,8 @@ pub enum DamageReason {
     Record,
     /// Frames are missing between two good ones.
     Missing,
-    /// A frame that was there before.
-    Repeated,
+    /// A frame that isn't in its place: it was there before, or belongs further behind.
+    Misplaced,
     /// The file is shorter than what was acknowledged.
     Shortened,
     /// The footer; it is rebuilt from the frames.
@@ -85,7 +85,7 @@ impl DamageReason {
             Self::Padding => "padding behind a frame isn't zero",
             Self::Record => "a record doesn't decode",
             Self::Missing => "frames are missing",
-            Self::Repeated => "a frame is repeated",
+            Self::Misplaced => "a frame is not in its place",
             Self::Shortened => "the file is shorter than what was acknowledged",
             Self::Footer => "the footer is damaged",
             Self::SetAside => "bytes set aside behind the frames have changed",
@@ -129,14 +129,16 @@ impl<'a> Scanner<'a> {
         let end = position + frame.frame_len() as u64;
         let due = self.ordinal;
         let ordinal = frame.header.ordinal;
+        let is_repeated = ordinal < due && !is_planted(Bug::LastOfTwoWins);
+        let is_out_of_place = ordinal > due && self.has_earlier_behind(&frame);
         self.position += frame.frame_len();
-        if ordinal < due && !is_planted(Bug::LastOfTwoWins) {
+        if is_repeated || is_out_of_place {
             return Found::Damage(Damage {
                 start: position,
                 end,
                 entry: None,
                 frames_lost: Some(0),
-                reason: DamageReason::Repeated,
+                reason: DamageReason::Misplaced,
             });
         }
         self.ordinal = ordinal.saturating_add(1);
@@ -207,7 +209,7 @@ impl<'a> Scanner<'a> {
                 reason,
             });
         }
-        match self.find_next() {
+        match self.find_next(self.position + FRAME_ALIGN) {
             Some((next, ordinal)) => {
                 let frames_lost = ordinal.saturating_sub(self.ordinal);
                 self.position = next;
@@ -236,9 +238,16 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The next place behind the bad bytes where a whole frame stands that fits the order.
-    fn find_next(&self) -> Option<(usize, u32)> {
-        (self.position + FRAME_ALIGN..self.bytes.len())
+    /// Whether frames follow that belong in front of this one: it was written over one of theirs, and
+    /// must not hide them.
+    fn has_earlier_behind(&self, frame: &Frame<'_>) -> bool {
+        let behind = self.find_next(self.position + frame.frame_len());
+        behind.is_some_and(|(_, ordinal)| ordinal < frame.header.ordinal)
+    }
+
+    /// The next place from `begin` on where a whole frame stands that fits the order.
+    fn find_next(&self, begin: usize) -> Option<(usize, u32)> {
+        (begin..self.bytes.len())
             .step_by(FRAME_ALIGN)
             .find_map(|next| Some((next, self.fits_at(next)?)))
     }

@@ -368,7 +368,7 @@ fn begins_file(plan: &SegmentPlan<'_>) -> bool {
 }
 
 fn journaled_header(plan: &SegmentPlan<'_>) -> Result<SegmentHeader, HeaderError> {
-    let first = plan.writes.first().map(|(_, data)| *data);
+    let first = plan.writes.first().map(|(_, data)| &**data);
     SegmentHeader::decode(first.unwrap_or_default()).map(|read| read.header)
 }
 

@@ -152,6 +152,16 @@ fn look(rig: &Rig, whole: &Entries, lost_max: usize) -> Result<usize, String> {
     if lost > lost_max {
         return Err(format!("{lost} entries are lost, {lost_max} were hit"));
     }
+    let told = outcome
+        .damages
+        .iter()
+        .filter_map(|(_, damage)| damage.frames_lost);
+    let told: u32 = told.sum();
+    if told as usize > lost_max {
+        return Err(format!(
+            "{told} frames are said to be lost, {lost_max} were hit"
+        ));
+    }
     let findings = rig.verified().findings;
     if lost > 0
         && (findings.is_empty() || outcome.damages.is_empty() && outcome.unreadable.is_empty())
@@ -226,9 +236,8 @@ impl Anatomy {
                 if from.len() != frame.len() {
                     return (bytes, 0..0);
                 }
-                bytes.copy_within(from.clone(), frame.start);
-                // A frame in front of its place hides those up to its place, too.
-                frame.start..from.end.max(frame.end)
+                bytes.copy_within(from, frame.start);
+                frame
             }
             8 => {
                 let sector = rng.usize(1..len.div_ceil(SECTOR)) * SECTOR;
@@ -267,4 +276,35 @@ fn damage_anywhere_costs_what_it_hits_and_is_told() {
             panic!("TRIALOG_TEST_SEED={seed}: {why}");
         }
     }
+}
+
+#[test]
+fn a_frame_written_over_any_other_one_costs_that_one_only() {
+    let mut count = 0;
+    for seed in 0..30 {
+        let rig = filled(seed, &mut Rng::with_seed(seed), None);
+        let whole = rig.models[&slug("one")].acked.clone();
+        let segments = rig.segments("one");
+        for (at, path) in segments.iter().enumerate() {
+            let anatomy = Anatomy::of(&rig, path, at + 1 == segments.len());
+            let frames = &anatomy.frames;
+            let pairs = frames
+                .iter()
+                .flat_map(|to| frames.iter().map(move |from| (from, to)));
+            for (from, to) in pairs.filter(|(from, to)| from.len() == to.len() && from != to) {
+                let mut bytes = anatomy.bytes.clone();
+                bytes.copy_within(from.clone(), to.start);
+                let mut rig = rig.fork();
+                rig.machine.overwrite(path, &bytes).unwrap();
+                if let Err(why) = judge(&mut rig, &whole, 1) {
+                    panic!(
+                        "seed {seed}, {}: {from:?} over {to:?}: {why}",
+                        path.display()
+                    );
+                }
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 300, "{count}");
 }
