@@ -262,7 +262,7 @@ fn the_sentence_says_which_is_ahead_and_how_sure_that_is() {
     );
     let (verdict, sentence) = says(&around(4.0, 3.9, 1000));
     assert_eq!(verdict, Verdict::SureForOneLook);
-    assert!(sentence.starts_with("A is ahead of B on score by 2.5 % (0.1); it is sure if this"));
+    assert!(sentence.starts_with("B is behind A on score by 2.5 % (0.1); it is sure if this"));
     let (verdict, sentence) = says(&around(4.0, 4.02, 1000));
     assert_eq!(verdict, Verdict::NotSure);
     assert!(

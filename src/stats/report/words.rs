@@ -71,15 +71,16 @@ pub(super) fn sentences(report: &Report) -> Vec<String> {
 fn sentence(report: &Report, control: &str, one: &ComparisonReport) -> String {
     let (variant, control) = (plain(&one.variant), plain(control));
     let metric = plain(&one.metric);
-    let (ahead, behind) = if one.difference < 0.0 {
-        (&control, &variant)
-    } else {
-        (&variant, &control)
-    };
     if one.difference == 0.0 {
         return format!("{variant} and {control} are equal on {metric}.");
     }
-    let lead = format!("{ahead} is ahead of {behind} on {metric}{}", by(one));
+    // The variant is always the subject, since relative differences are relative to the control.
+    let place = if one.difference < 0.0 {
+        "behind"
+    } else {
+        "ahead of"
+    };
+    let lead = format!("{variant} is {place} {control} on {metric}{}", by(one));
     let entries = match one.power.more_entries_for_observed {
         Some(0) | None => String::new(),
         Some(more) => format!(
@@ -98,11 +99,11 @@ fn sentence(report: &Report, control: &str, one: &ComparisonReport) -> String {
                 ),
             };
             format!(
-                "it is sure if this is your only look (p {adjusted}), and not sure yet otherwise: {why}."
+                "it is sure if this is your only look (adjusted p {adjusted}), and not sure yet otherwise: {why}."
             )
         }
         Verdict::NotSure => {
-            format!("it is not sure yet: chance can explain it (p {adjusted}).{entries}")
+            format!("it is not sure yet: chance can explain it (adjusted p {adjusted}).{entries}")
         }
         Verdict::TooLittle => "too few values, or no variance among them, to say more.".to_owned(),
     };
