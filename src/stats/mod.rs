@@ -10,6 +10,7 @@ pub mod exact;
 pub mod extract;
 pub mod order;
 pub mod power;
+pub mod ratio;
 pub mod report;
 pub mod sample_ratio;
 pub mod sequence;

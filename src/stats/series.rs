@@ -1,7 +1,8 @@
 //! One metric of one variant: what is kept of its values.
 
-use super::exact::{ExactSum, Ratio};
+use super::exact::ExactSum;
 use super::extract::Value;
+use super::ratio::Ratio;
 use super::sketch::Sketch;
 
 /// What is kept of a metric's values in one variant. Equal for equal values, whatever their order

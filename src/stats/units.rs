@@ -28,8 +28,9 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::exact::{ExactSum, Ratio};
+use super::exact::ExactSum;
 use super::extract::{self, FieldPath, Value};
+use super::ratio::Ratio;
 use super::significance::Estimate;
 use super::summary::Summary;
 
