@@ -80,6 +80,7 @@
 //! | [`experiment`] | the store, and an actor for each experiment in use: the only place where async meets the log | HTTP, keys |
 //! | [`journal`] | what makes a group of entries durable; redo; checkpoints | experiments, a runtime |
 //! | [`mod@log`] | frames, segments, their index, readers and the writer | the journal, a runtime |
+//! | [`stats`] | summaries of metrics, tests of significance, the report: pure | files, logs, a runtime |
 //! | [`fs`] | the seam to the machine: the real one, and a simulated one for tests | anything of ours |
 //! | [`entry_json`] | how an entry is given back as JSON | where it comes from |
 //! | [`json_file`] | small JSON files that carry a checksum of their own bytes | what is in them |
@@ -96,3 +97,4 @@ pub mod json_file;
 pub mod log;
 pub mod model;
 pub mod offline;
+pub mod stats;

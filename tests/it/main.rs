@@ -49,6 +49,8 @@ mod scene;
 mod secrets;
 mod server;
 mod starting;
+mod stats_expected;
+mod stats_real;
 mod store;
 mod tidy;
 mod torn;

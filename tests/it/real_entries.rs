@@ -14,15 +14,17 @@ use crate::server::{Answer, Server, arg, run};
 const CLIENTS: usize = 32;
 const FILE: &str = "data/alpaca-eval.jsonl.gz";
 
-/// The file's lines, from the folder `shared` that lies beside a checkout or that
-/// `TRIALOG_SHARED` names. `None` when it isn't there.
-fn lines() -> Option<Vec<String>> {
+/// A file in the folder `shared` that lies beside a checkout or that `TRIALOG_SHARED` names.
+/// `None` when it isn't there.
+pub fn shared(file: &str) -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
     let shared = std::env::var_os("TRIALOG_SHARED").map_or_else(beside, PathBuf::from);
-    let path = shared.join(FILE);
-    if !path.exists() {
-        return None;
-    }
+    Some(shared.join(file)).filter(|path| path.exists())
+}
+
+/// The lines of the file of real entries. `None` when it isn't there.
+pub fn lines() -> Option<Vec<String>> {
+    let path = shared(FILE)?;
     let unpacked = Command::new("gzip").arg("-dc").arg(&path).output();
     let unpacked = unpacked.expect("this test needs the command gzip");
     assert!(unpacked.status.success(), "{}", path.display());

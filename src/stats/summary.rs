@@ -1,0 +1,310 @@
+//! What is kept of a log, or of one segment: each variant's entries, and each of its metrics.
+//!
+//! [`Summary::apply`] folds entries in, [`Summary::merge`] puts segments together. All figures are
+//! exact sums, counts and extremes, so they are the same however the log was split.
+//!
+//! Memory: a variant's metric takes some 5 KB with everyday values (20 bytes for each bucket of its
+//! sketch), and 85 KB at most, with values of both signs over many magnitudes.
+//!
+//! An experiment keeps [`METRICS_MAX`] names, those that come first in the log: names that a client
+//! makes up later can't push out the ones that were there. For one segment the same holds, and
+//! merging in the order of the log gives names their order. What isn't kept is counted. If a
+//! segment by itself had too many names, a metric may lack values of it: its
+//! [`is_incomplete`](Metric::is_incomplete) says so.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::extract::{self, Value};
+use super::series::Series;
+
+/// How many metric names are kept, unless something else is said.
+pub const METRICS_MAX: usize = 256;
+/// A longer name, in bytes, is not kept.
+pub const NAME_BYTES_MAX: usize = 256;
+/// How many names that aren't kept are told apart.
+pub const DROPPED_NAMES_MAX: usize = 1024;
+
+/// What a log, or a part of it, holds for each variant and each metric.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    pub(super) metrics_max: usize,
+    /// In the order of the log.
+    pub(super) metrics: Vec<Metric>,
+    pub(super) variants: Vec<VariantSummary>,
+    pub(super) dropped: Dropped,
+    metric_places: HashMap<Box<str>, usize>,
+    variant_places: HashMap<Box<str>, usize>,
+    /// The values of the entry that is being taken in.
+    values: Vec<(usize, Value)>,
+}
+
+/// A metric's name, and whether all its values are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metric {
+    /// The keys that lead to it, joined with `.`.
+    pub name: Box<str>,
+    /// Whether a segment had more names than are kept, this one perhaps among them.
+    pub is_incomplete: bool,
+}
+
+/// What is kept of one variant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VariantSummary {
+    /// Its key.
+    pub key: Box<str>,
+    /// Its entries.
+    pub entry_count: u64,
+    /// The earliest time of receipt, in milliseconds since 1970.
+    pub received_at_ms_min: u64,
+    /// The latest one.
+    pub received_at_ms_max: u64,
+    /// By the metric's place; shorter where none of the last metrics was seen.
+    pub(super) series: Vec<Series>,
+}
+
+/// What was not kept, since there were too many names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Values of any kind.
+    pub value_count: u64,
+    /// Hashes of the names: the smallest ones, so that any order keeps the same.
+    pub(super) names: BTreeSet<u64>,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self::new(METRICS_MAX)
+    }
+}
+
+impl Summary {
+    /// An empty summary that keeps this many metric names.
+    pub fn new(metrics_max: usize) -> Self {
+        Self {
+            metrics_max,
+            metrics: Vec::new(),
+            variants: Vec::new(),
+            dropped: Dropped::default(),
+            metric_places: HashMap::new(),
+            variant_places: HashMap::new(),
+            values: Vec::new(),
+        }
+    }
+
+    /// Takes in an entry: its variant, its time of receipt, and its whole JSON object.
+    pub fn apply(&mut self, variant_key: &str, received_at_ms: u64, body: &[u8]) {
+        let mut values = std::mem::take(&mut self.values);
+        values.clear();
+        extract::metrics(body, &mut |name, value| match self.place_of_metric(name) {
+            // A name that comes twice counts once, with its last value.
+            Some(place) => match values.iter_mut().find(|(other, _)| *other == place) {
+                Some((_, earlier)) => *earlier = value,
+                None => values.push((place, value)),
+            },
+            None => self.dropped.note(name),
+        });
+        let variant = self.variant_mut(variant_key);
+        variant.note_entries(1, received_at_ms, received_at_ms);
+        for (place, value) in &values {
+            variant.series_mut(*place).add(*value);
+        }
+        self.values = values;
+    }
+
+    /// Takes in the summary of what follows in the log. Segments are merged one after the other in
+    /// the order of the log: only while no more names come than are kept, does the order not matter.
+    pub fn merge(&mut self, later: &Self) {
+        // Names that only one of them kept, while the other kept not all.
+        for metric in &mut self.metrics {
+            metric.is_incomplete |=
+                !later.metric_places.contains_key(&metric.name) && later.dropped.may_have(metric);
+        }
+        let earlier_dropped = self.dropped.clone();
+        let places: Vec<_> = later
+            .metrics
+            .iter()
+            .map(|metric| {
+                let is_new = !self.metric_places.contains_key(&metric.name);
+                let place = self.place_of_metric(&metric.name)?;
+                let kept = self.metrics.get_mut(place)?;
+                kept.is_incomplete |=
+                    metric.is_incomplete || is_new && earlier_dropped.may_have(metric);
+                Some(place)
+            })
+            .collect();
+        self.dropped.merge(&later.dropped);
+        for variant in &later.variants {
+            self.merge_variant(variant, later, &places);
+        }
+    }
+
+    fn merge_variant(&mut self, later: &VariantSummary, of: &Self, places: &[Option<usize>]) {
+        let mut dropped = Dropped::default();
+        let variant = self.variant_mut(&later.key);
+        variant.note_entries(
+            later.entry_count,
+            later.received_at_ms_min,
+            later.received_at_ms_max,
+        );
+        for ((series, place), metric) in later.series.iter().zip(places).zip(&of.metrics) {
+            match place {
+                _ if series.value_count() == 0 => {}
+                Some(place) => variant.series_mut(*place).merge(series),
+                None => dropped.note_many(&metric.name, series.value_count()),
+            }
+        }
+        self.dropped.merge(&dropped);
+    }
+
+    /// The metrics that are kept, in the order of the log.
+    pub fn metrics(&self) -> &[Metric] {
+        &self.metrics
+    }
+
+    /// The variants that have entries, in the order of the log.
+    pub fn variants(&self) -> &[VariantSummary] {
+        &self.variants
+    }
+
+    /// The variant with this key.
+    pub fn variant(&self, key: &str) -> Option<&VariantSummary> {
+        self.variants.get(*self.variant_places.get(key)?)
+    }
+
+    /// All entries.
+    pub fn entry_count(&self) -> u64 {
+        self.variants
+            .iter()
+            .map(|variant| variant.entry_count)
+            .sum()
+    }
+
+    /// What was not kept.
+    pub fn dropped(&self) -> &Dropped {
+        &self.dropped
+    }
+
+    /// How many names were not kept; at least so many at [`DROPPED_NAMES_MAX`].
+    pub fn dropped_name_count(&self) -> usize {
+        let kept = self.metrics.iter().map(|metric| hash(&metric.name));
+        let kept_too = kept.filter(|hash| self.dropped.names.contains(hash));
+        self.dropped.names.len() - kept_too.count()
+    }
+
+    /// The place of a metric that is kept; it is made while there is room.
+    pub(super) fn place_of_metric(&mut self, name: &str) -> Option<usize> {
+        if let Some(place) = self.metric_places.get(name) {
+            return Some(*place);
+        }
+        if self.metrics.len() >= self.metrics_max || name.len() > NAME_BYTES_MAX {
+            return None;
+        }
+        let place = self.metrics.len();
+        self.metric_places.insert(name.into(), place);
+        self.metrics.push(Metric {
+            name: name.into(),
+            is_incomplete: false,
+        });
+        Some(place)
+    }
+
+    /// The variant with this key; it is made when it is new.
+    pub(super) fn variant_mut(&mut self, key: &str) -> &mut VariantSummary {
+        let place = match self.variant_places.get(key) {
+            Some(place) => *place,
+            None => {
+                let place = self.variants.len();
+                self.variant_places.insert(key.into(), place);
+                self.variants.push(VariantSummary::new(key));
+                place
+            }
+        };
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "the map holds places of the list only"
+        )]
+        &mut self.variants[place]
+    }
+}
+
+impl PartialEq for Summary {
+    /// Whether they hold the same, in the same order of names.
+    fn eq(&self, other: &Self) -> bool {
+        self.metrics == other.metrics
+            && self.variants == other.variants
+            && self.dropped == other.dropped
+    }
+}
+
+impl VariantSummary {
+    fn new(key: &str) -> Self {
+        Self {
+            key: key.into(),
+            entry_count: 0,
+            received_at_ms_min: u64::MAX,
+            received_at_ms_max: 0,
+            series: Vec::new(),
+        }
+    }
+
+    /// The values of the metric at this place in [`Summary::metrics`], if there are any.
+    pub fn series(&self, place: usize) -> Option<&Series> {
+        let series = self.series.get(place)?;
+        (series.value_count() > 0).then_some(series)
+    }
+
+    fn series_mut(&mut self, place: usize) -> &mut Series {
+        if self.series.len() <= place {
+            self.series.resize_with(place + 1, Series::default);
+        }
+        #[expect(clippy::indexing_slicing, reason = "it has just been made long enough")]
+        &mut self.series[place]
+    }
+
+    fn note_entries(&mut self, count: u64, first_ms: u64, last_ms: u64) {
+        self.entry_count += count;
+        self.received_at_ms_min = self.received_at_ms_min.min(first_ms);
+        self.received_at_ms_max = self.received_at_ms_max.max(last_ms);
+    }
+}
+
+impl Dropped {
+    fn note(&mut self, name: &str) {
+        self.note_many(name, 1);
+    }
+
+    fn note_many(&mut self, name: &str, value_count: u64) {
+        if value_count > 0 {
+            self.value_count += value_count;
+            self.names.insert(hash(name));
+            self.shrink();
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.value_count += other.value_count;
+        self.names.extend(&other.names);
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        while self.names.len() > DROPPED_NAMES_MAX {
+            self.names.pop_last();
+        }
+    }
+
+    /// Whether a metric may be among what was dropped.
+    fn may_have(&self, metric: &Metric) -> bool {
+        self.names.len() >= DROPPED_NAMES_MAX || self.names.contains(&hash(&metric.name))
+    }
+}
+
+/// FNV-1a: these hashes are kept on disk, so no version may change them.
+fn hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests;
