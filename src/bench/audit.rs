@@ -14,6 +14,7 @@ use super::meter::Meter;
 use super::own::{self, Scratch};
 use super::pace::Pace;
 use super::plan::Plan;
+use super::report::grouped;
 use super::target::goes_on;
 use super::verdict::Verdict;
 
@@ -106,8 +107,8 @@ impl Store<'_> {
                 } else {
                     "the load began"
                 },
-                self.ledger.acknowledged() - before,
-                verdict.found,
+                grouped(self.ledger.acknowledged() - before),
+                grouped(verdict.found),
                 if verdict.is_good() {
                     "all is well"
                 } else {

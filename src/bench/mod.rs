@@ -18,7 +18,7 @@ mod driver;
 pub mod entries;
 mod ledger;
 mod load;
-mod machine;
+pub mod machine;
 pub mod meter;
 pub mod noop;
 mod own;

@@ -320,7 +320,7 @@ fn time(us: f64) -> String {
 }
 
 /// A number with a comma before each three digits.
-fn grouped(n: u64) -> String {
+pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (at, digit) in digits.char_indices() {

@@ -20,6 +20,7 @@ use super::{Outcome, output};
 use crate::bench::api::Server;
 use crate::bench::audit::audit;
 use crate::bench::entries::Entries;
+use crate::bench::machine::Machine;
 use crate::bench::meter::Watch;
 use crate::bench::plan::{Peer, Plan};
 use crate::bench::report::{self, AuditJson, Json};
@@ -153,13 +154,13 @@ pub fn run(args: Args) -> Result<Outcome> {
         let is_good = audited.verdict.is_good();
         return tell(&words, &document, json, is_good, &audited.kept);
     }
-    let outcome = run::run(&plan, &entries, &STOP, &watch())?;
-    if outcome.machine.is_in_memory() && plan.server.is_none() {
+    if plan.server.is_none() && Machine::this(&plan.dir).is_in_memory() {
         let dir = plan.dir.display();
         output::words(format_args!(
             "trialog: {dir} is in memory, where a sync costs nothing: give --dir a folder on a disk"
         ));
     }
+    let outcome = run::run(&plan, &entries, &STOP, &watch())?;
     let words = report::table(&plan, &outcome);
     let is_good = outcome.verdict.as_ref().is_none_or(Verdict::is_good);
     let document = Json::of(&plan, &outcome, now_ms());
