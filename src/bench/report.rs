@@ -232,18 +232,22 @@ fn what_was_done(plan: &Plan, outcome: &Outcome) -> String {
         None => String::new(),
         Some(exponent) => format!(" (Zipf {exponent})"),
     };
-    let experiments = plan.experiments.len();
     let seconds = outcome.measured.first().map_or(0.0, Measured::seconds);
     format!(
-        "{} clients on {} connections, {experiments} experiment{}{spread}, {entries} of {} bytes, \
-         {pace}; {seconds:.1} s after {:.1} s to warm up; durability {}\n",
-        grouped(plan.clients as u64),
-        grouped(plan.connections as u64),
-        if experiments == 1 { "" } else { "s" },
+        "{} on {}, {}{spread}, {entries} of {} bytes, {pace}; {seconds:.1} s after {:.1} s to warm up; \
+         durability {}\n",
+        some(plan.clients, "client"),
+        some(plan.connections, "connection"),
+        some(plan.experiments.len(), "experiment"),
         grouped(outcome.entry_bytes_mean as u64),
         plan.warm_up.as_secs_f64(),
         outcome.durability,
     )
+}
+
+fn some(count: usize, what: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{} {what}{end}", grouped(count as u64))
 }
 
 /// What the table has no column for.
@@ -259,8 +263,8 @@ fn words_on(text: &mut String, side: &Measured) {
     if side.unsent > 0 {
         let _infallible = writeln!(
             text,
-            "{}: {} requests were due and not sent: it can't hold this rate, and its true latencies \
-             are worse",
+            "{}: {} requests were due by the end and not sent, all connections being busy: no latency \
+             tells of them",
             side.name,
             grouped(side.unsent)
         );
