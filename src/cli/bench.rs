@@ -81,7 +81,7 @@ pub struct Args {
     /// For how long to send before that.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     warm_up: Duration,
-    /// The entries, one JSON object a line, instead of a mix of sizes from 300 bytes to 20 KB.
+    /// The entries, one JSON object a line, instead of a mix of sizes from 300 bytes to 25 KB.
     #[arg(long, value_name = "FILE")]
     entry: Option<PathBuf>,
     /// A server that runs already. Nothing but entries is made there, unless --create is given.
