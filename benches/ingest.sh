@@ -6,13 +6,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-5} rounds=${2:-3}
 cargo build --release --quiet
-noop=$(cargo bench --no-run --bench noop --message-format=json 2>/dev/null |
-  sed -n 's/.*"executable":"\([^"]*noop-[^"]*\)".*/\1/p' | tail -1)
+trialog=${CARGO_TARGET_DIR:-target}/release/trialog
 dir=$(mktemp -d) pids=()
 trap 'kill "${pids[@]}" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
 
-"$noop" --bench >"$dir/noop" & pids+=($!)
-target/release/trialog serve --data "$dir/store" --listen 127.0.0.1:0 --log-level info 2>"$dir/log" >/dev/null & pids+=($!)
+"$trialog" noop >"$dir/noop" & pids+=($!)
+"$trialog" serve --data "$dir/store" --listen 127.0.0.1:0 --log-level info 2>"$dir/log" >/dev/null & pids+=($!)
 until [ -s "$dir/noop" ] && grep -q 'address=' "$dir/log"; do sleep 0.1; done
 reference=http://$(cat "$dir/noop")
 server=http://$(sed -n 's/.*address=\([0-9.:]*\).*/\1/p' "$dir/log")

@@ -74,6 +74,7 @@
 //! | module | what it is for | what it must not know |
 //! | --- | --- | --- |
 //! | [`cli`] | the commands: one small file each, glue only | |
+//! | `bench` | the load generator: measures a server, and audits it | the server's insides: it asks it over sockets, and reads its files with [`offline`] |
 //! | [`http`] | requests in, answers out | files: neither [`log`] nor [`journal`] nor [`fs`] |
 //! | [`auth`] | whose request it is, and what it may do; the key file | experiments, logs |
 //! | [`offline`] | replay, verify, repair and inspect from files alone | HTTP, a runtime |
@@ -87,6 +88,7 @@
 //! | [`model`] | the nouns: slugs, ids, variants, definitions, entries | I/O, a runtime |
 
 pub mod auth;
+mod bench;
 pub mod cli;
 pub mod entry_json;
 pub mod experiment;

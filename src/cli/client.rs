@@ -94,7 +94,7 @@ impl Server {
 }
 
 /// What a server's URL says beside `http://`. There is no other scheme, and no path below one.
-fn authority(url: &str) -> Result<Authority, String> {
+pub fn authority(url: &str) -> Result<Authority, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
     let is_plain = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/");
     match uri.authority() {

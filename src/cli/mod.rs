@@ -1,10 +1,13 @@
 //! The command line: one small file for each subcommand, glue only. Data goes to stdout, words to
 //! stderr.
 
+mod bench;
+mod child;
 mod client;
 mod experiment;
 mod inspect;
 mod key;
+mod noop;
 mod output;
 mod replay;
 mod serve;
@@ -37,6 +40,9 @@ enum Command {
     Replay(replay::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
+    Bench(Box<bench::Args>),
+    #[command(hide = true)]
+    Noop(noop::Args),
 }
 
 /// How a command ended that did not fail.
@@ -44,7 +50,7 @@ enum Command {
 pub enum Outcome {
     /// Done: exit code 0.
     Done,
-    /// Done, and damage was found: exit code 1.
+    /// Done, and what was found isn't as it should be: exit code 1.
     FoundDamage,
 }
 
@@ -57,6 +63,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Bench(args) => bench::run(*args),
+        Command::Noop(args) => noop::run(args),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
-use super::{Outcome, output};
+use super::{Outcome, child, output};
 use crate::auth::{Keyring, check_own_key};
 use crate::experiment::{Store, StoreOptions};
 use crate::fs::{Host, real, replace_file};
@@ -99,6 +99,10 @@ pub struct Args {
         default_value = "info"
     )]
     log_level: LevelFilter,
+    /// For a process that starts this one: its address is printed, and nothing else, and it ends when
+    /// stdin does.
+    #[arg(long, hide = true)]
+    child: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -154,12 +158,16 @@ async fn run_server(args: Args) -> Result<Outcome> {
         make_first(&host, &store, &keyring, &args.data, own_key).await?;
     }
     let state = Arc::new(AppState::new(store, keyring, limits));
-    greet(&state, &args.data, address);
+    match args.child {
+        true => child::tell(address)?,
+        false => greet(&state, &args.data, address),
+    }
 
     let shutdown = async {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            () = parent_end(args.child) => {}
         }
         info!("shutting down");
     };
@@ -167,6 +175,17 @@ async fn run_server(args: Args) -> Result<Outcome> {
     state.store.shutdown().await;
     info!("everything is in the segments; bye");
     Ok(Outcome::Done)
+}
+
+/// Is ready when the parent has ended; never without one.
+async fn parent_end(is_child: bool) {
+    if !is_child {
+        return std::future::pending().await;
+    }
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    child::when_parent_ends(|| drop(end));
+    // It is dropped, never sent.
+    let _dropped = ended.await;
 }
 
 fn store_options(args: &Args) -> StoreOptions {

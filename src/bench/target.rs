@@ -1,0 +1,101 @@
+//! What takes the work: a trialog, or a peer that it is compared with.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::child::Served;
+use super::driver::Driver;
+use super::entries::Entries;
+use super::load::{Load, Shape, Ticket};
+use super::meter::Meter;
+use super::pace::Pace;
+use super::plan::{Peer, Plan};
+use super::raw_sync::RawSync;
+use super::tally::Tally;
+
+/// Takes a plan's work for a while.
+pub trait Target {
+    /// Works for `span`, and until all that was begun is answered.
+    fn round(&mut self, span: Duration, meter: &mut Meter) -> Result<()>;
+}
+
+/// Makes a peer ready. More of them go here: one arm each.
+pub fn peer<'p>(
+    peer: Peer,
+    plan: &'p Plan,
+    entries: &Entries,
+    dir: &Path,
+    stop: &'p AtomicBool,
+) -> Result<Box<dyn Target + 'p>> {
+    Ok(match peer {
+        Peer::Noop => {
+            let mut served = Served::spawn(&["noop".into(), "--child".into()])?;
+            let address = served.listening().context("the reference didn't start")?;
+            let mut http = Http::new(plan, entries, address, &address.to_string(), "none", stop)?;
+            http.served = Some(served);
+            Box::new(http)
+        }
+        Peer::Fdatasync => Box::new(RawSync::new(plan, entries, dir, stop)?),
+    })
+}
+
+/// A server that takes entries as a trialog does.
+pub struct Http<'p> {
+    plan: &'p Plan,
+    driver: Driver<'p, Ticket>,
+    load: Load,
+    /// The process, if it ends with this.
+    served: Option<Served>,
+}
+
+impl<'p> Http<'p> {
+    pub fn new(
+        plan: &'p Plan,
+        entries: &Entries,
+        address: SocketAddr,
+        host: &str,
+        api_key: &str,
+        stop: &'p AtomicBool,
+    ) -> Result<Self> {
+        let shape = Shape {
+            host,
+            api_key,
+            experiments: &plan.experiments,
+            zipf: plan.zipf,
+            batch: plan.batch,
+            seed: plan.seed,
+        };
+        let per_request = plan.entries_per_request();
+        let tally = Tally::new(plan.experiments.len(), per_request, plan.check, plan.seed);
+        Ok(Self {
+            plan,
+            driver: Driver::connect(address, plan.connections, stop)?,
+            load: Load::new(&shape, entries, tally),
+            served: None,
+        })
+    }
+
+    pub fn tally(&self) -> &Tally {
+        &self.load.tally
+    }
+}
+
+impl Target for Http<'_> {
+    fn round(&mut self, span: Duration, meter: &mut Meter) -> Result<()> {
+        let begin = Instant::now();
+        let pace = match self.plan.rate {
+            Some(rate) => Pace::open(rate, begin, span),
+            None => Pace::closed(self.plan.clients, begin),
+        };
+        self.driver.run(pace, &mut self.load, meter, begin + span)
+    }
+}
+
+/// Whether a run is to go on.
+pub fn goes_on(stop: &AtomicBool) -> bool {
+    !stop.load(Ordering::Relaxed)
+}
