@@ -20,7 +20,7 @@
 //! Integers are little-endian. Batch numbers rise by one over all laps. *Synced through* is the
 //! number of the last batch known to be synced when this one was written: a bad batch up to that
 //! number is damage, a bad one behind it is torn. A group's *check* is a sum of another kind than the
-//! CRC: both together tell one wrong bit from a torn batch ([`correct`](super::correct)).
+//! CRC: both together tell one wrong bit from a torn batch (`correct.rs`).
 
 use std::borrow::Cow;
 
