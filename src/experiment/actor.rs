@@ -10,9 +10,9 @@ use tracing::{error, info, warn};
 
 use super::batch::{Append, Batch};
 use super::definition::{self, DefinitionFile};
+use super::error::{AppendError, ReadError, StoreError};
 use super::inflight::InFlight;
 use super::sealer::Sealer;
-use super::store::{AppendError, ReadError, StoreError};
 use crate::fs::{Host, is_full, is_out_of_descriptors};
 use crate::journal::{CommitError, Group, Journal, JournalHealth, Mark};
 use crate::log::lead::Lead;

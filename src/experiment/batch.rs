@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::budget::BytePermit;
-use super::store::AppendError;
+use super::error::AppendError;
 use crate::journal::CommitError;
 use crate::model::{LogId, NewEntry};
 

@@ -5,6 +5,7 @@ mod actor_thread;
 mod batch;
 pub mod budget;
 pub mod definition;
+pub mod error;
 pub mod folder;
 mod inflight;
 mod registry;
@@ -12,5 +13,6 @@ mod sealer;
 pub mod store;
 
 pub use budget::{BytePermit, OverBudget};
+pub use error::{AppendError, ReadError, StoreError};
 pub use folder::OpenError;
-pub use store::{AppendError, Defined, ReadError, Store, StoreError, StoreHealth, StoreOptions};
+pub use store::{Defined, Store, StoreHealth, StoreOptions};

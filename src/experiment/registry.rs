@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::actor::{Actor, Ended, Message, Shared, Stop};
 use super::definition::DefinitionFile;
-use super::store::ReadError;
+use super::error::ReadError;
 use crate::log::open::open;
 use crate::log::segment_file::{Incarnation, Trouble};
 use crate::log::view::LogView;
