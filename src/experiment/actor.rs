@@ -409,17 +409,11 @@ impl Actor {
         }
     }
 
-    /// Ends the segment in front of a large group that found the disk full, or no descriptor: the next segment,
-    /// whose header says so, goes into the journal, and only then is the group's mark taken back.
+    /// Ends the segment in front of a large group that found the disk full, or no descriptor. The
+    /// next segment, whose header says so, goes into the journal, and only then is the group's mark
+    /// taken back.
     async fn give_up(&mut self, staged: Staged, begin: u64) {
-        let closed = match self.writer.abandon(&staged) {
-            Ok(closed) => closed,
-            Err(error) => {
-                let error = io::Error::other(error.to_string());
-                let journal = &self.shared.journal;
-                return journal.poison("giving up a large group", &error);
-            }
-        };
+        let closed = self.writer.abandon(&staged);
         let next = match self.writer.stage(&[]) {
             Ok(next) => next,
             Err(error) => return self.shared.journal.poison("beginning a segment", &error),

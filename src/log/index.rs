@@ -62,6 +62,18 @@ pub struct Postings {
     bytes: Vec<u8>,
 }
 
+/// What an index says of all entries up to some place, to go back to it.
+#[derive(Debug, Clone, Copy)]
+pub struct IndexMark {
+    frame_count: u32,
+    entry_count: u64,
+    first_id: Option<LogId>,
+    last_id: Option<LogId>,
+    received_at_ms_min: u64,
+    received_at_ms_max: u64,
+    received_at_ms_last: u64,
+}
+
 impl SegmentIndex {
     /// Takes in the record of the frame at `position`. Positions rise.
     pub fn apply(&mut self, position: u64, id: LogId, record: &Record<'_>) {
@@ -109,6 +121,34 @@ impl SegmentIndex {
     /// `end`.
     pub fn block_of(&self, id: LogId, end: u64) -> Option<Range<u64>> {
         block_of(&self.blocks, id, end)
+    }
+
+    /// What the index says now.
+    pub fn mark(&self) -> IndexMark {
+        IndexMark {
+            frame_count: self.frame_count,
+            entry_count: self.entry_count,
+            first_id: self.first_id,
+            last_id: self.last_id,
+            received_at_ms_min: self.received_at_ms_min,
+            received_at_ms_max: self.received_at_ms_max,
+            received_at_ms_last: self.received_at_ms_last,
+        }
+    }
+
+    /// Forgets the entries from `position` on, where `mark` was taken. The variants stay.
+    pub fn rewind(&mut self, mark: &IndexMark, position: u64) {
+        self.frame_count = mark.frame_count;
+        self.entry_count = mark.entry_count;
+        self.first_id = mark.first_id;
+        self.last_id = mark.last_id;
+        self.received_at_ms_min = mark.received_at_ms_min;
+        self.received_at_ms_max = mark.received_at_ms_max;
+        self.received_at_ms_last = mark.received_at_ms_last;
+        self.blocks.retain(|block| block.position < position);
+        for variant in &mut self.variants {
+            variant.postings.forget_from(position);
+        }
     }
 
     fn note_entry(&mut self, position: u64, id: LogId, received_at_ms: u64) {
@@ -200,6 +240,14 @@ impl Postings {
         self.count += 1;
     }
 
+    fn forget_from(&mut self, position: u64) {
+        let mut kept = Self::default();
+        for before in self.iter().take_while(|before| *before < position) {
+            kept.push(before);
+        }
+        *self = kept;
+    }
+
     /// The last position, 0 when there is none.
     pub fn last(&self) -> u64 {
         self.last
@@ -240,6 +288,7 @@ pub fn positions(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
 mod tests {
     use super::*;
     use crate::log::record::{EntryRecord, VariantRecord};
+    use crate::log::ulid::IdGenerator;
     use proptest::prelude::*;
 
     proptest! {
@@ -259,6 +308,39 @@ mod tests {
         #[test]
         fn no_postings_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = positions(&bytes).count();
+        }
+    }
+
+    #[test]
+    fn it_goes_back_to_what_it_was() {
+        let mut index = SegmentIndex::default();
+        for (number, key) in ["A", "B"].into_iter().enumerate() {
+            let number = number as u16;
+            let variant = VariantRecord { number, key };
+            index.apply(
+                512 + 64 * u64::from(number),
+                LogId::MIN,
+                &Record::Variant(variant),
+            );
+        }
+        let entries = |index: &mut SegmentIndex, ids: &mut IdGenerator, range: Range<u64>| {
+            for n in range {
+                let entry = EntryRecord {
+                    received_at_ms: 10_000 - n,
+                    variant: (n % 3 == 0).into(),
+                    idempotency: None,
+                    body: b"{}",
+                };
+                index.apply(1024 + 1000 * n, ids.next(n), &Record::Entry(entry));
+            }
+        };
+        for count in [0, 1, 100, 500] {
+            let (mut index, mut ids) = (index.clone(), IdGenerator::new(LogId::MIN, 7));
+            entries(&mut index, &mut ids, 0..count);
+            let (mark, expected) = (index.mark(), index.clone());
+            entries(&mut index, &mut ids, count..count + 300);
+            index.rewind(&mark, 1024 + 1000 * count);
+            assert_eq!(index, expected, "{count} entries");
         }
     }
 

@@ -17,7 +17,7 @@ use super::reader::{EndHint, Segment, SegmentError};
 use super::record::Record;
 use super::segment::SegmentHeader;
 use super::segment_file::{Incarnation, SegmentFile};
-use crate::fs::{Access, Disk, Mapping, read_up_to};
+use crate::fs::{Access, Disk, read_up_to};
 use crate::model::{Entry, LogId, VariantCount};
 
 /// A log's segments. The writer changes it; readers hold its locks for look-ups only, never while
@@ -211,18 +211,6 @@ impl ActiveSegment {
     /// The index of all that is staged.
     pub fn index(&self) -> RwLockReadGuard<'_, SegmentIndex> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the index anew from what is durable in front of `end`.
-    pub fn rebuild_index(&self, end: u64) -> Result<(), SegmentError> {
-        let path = &self.file.path;
-        let bytes = self.file.read(0, end).map_err(|error| SegmentError::Io {
-            path: path.clone(),
-            error,
-        })?;
-        let segment = Segment::from_bytes(path.clone(), Mapping::Owned(bytes), EndHint::At(end))?;
-        *self.index_mut() = segment.fold().index;
-        Ok(())
     }
 
     fn get(&self, id: LogId, end: u64) -> Result<Option<Entry>, SegmentError> {

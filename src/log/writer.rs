@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::frame::{self, FrameKind, Seed};
-use super::index::SegmentIndex;
+use super::index::{IndexMark, SegmentIndex};
 use super::lead::Lead;
-use super::reader::SegmentError;
 use super::record::{self, EntryRecord, Record, VariantRecord};
 use super::segment::{Previous, SegmentHeader, segment_path};
 use super::segment_file::{Incarnation, SegmentFile, SegmentId};
@@ -82,6 +81,8 @@ pub struct Staged {
     pub closed: Option<Arc<ClosedSegment>>,
     /// The ordinal of the first entry.
     first_ordinal: u32,
+    /// What the index said in front of it.
+    mark: IndexMark,
 }
 
 impl Staged {
@@ -190,6 +191,7 @@ impl LogWriter {
         }
         let head_len = frames.bytes.len();
         let first_ordinal = frames.ordinal;
+        let mark = index.mark();
         let mut ids = Vec::with_capacity(entries.len());
         for entry in entries {
             let record = EntryRecord {
@@ -220,22 +222,17 @@ impl LogWriter {
             ids,
             closed,
             first_ordinal,
+            mark,
         })
     }
 
     /// Gives up staged entries that went around the journal and were not written whole. The
     /// segment ends in front of them; the log goes on in a new one.
-    pub fn abandon(&mut self, staged: &Staged) -> Result<Option<Arc<ClosedSegment>>, SegmentError> {
-        let Some(active) = self.active.take() else {
-            return Ok(None);
-        };
+    pub fn abandon(&mut self, staged: &Staged) -> Option<Arc<ClosedSegment>> {
+        let active = self.active.take()?;
         let frames_end = staged.entries_begin();
-        active.segment.rebuild_index(frames_end)?;
-        Ok(Some(self.close(
-            active.segment,
-            staged.first_ordinal,
-            frames_end,
-        )))
+        active.segment.index_mut().rewind(&staged.mark, frames_end);
+        Some(self.close(active.segment, staged.first_ordinal, frames_end))
     }
 
     fn close_if_full(&mut self, bytes_about: u64) -> Option<Arc<ClosedSegment>> {

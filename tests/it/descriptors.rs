@@ -15,10 +15,10 @@ use crate::rig::{STORE, entry, slug};
 use crate::scene::{SEGMENT, replay_of};
 use crate::server::{PATIENCE, Server};
 
-async fn open(machine: &SimMachine) -> Arc<Store> {
+async fn open(machine: &SimMachine, segment_bytes: u64) -> Arc<Store> {
     let options = StoreOptions {
         dir: STORE.into(),
-        segment_bytes: 16 << 10,
+        segment_bytes,
         journal_bytes: 128 << 10,
         large_group_bytes: 20_000,
         free_bytes_min: 0,
@@ -57,7 +57,7 @@ fn no_descriptors(machine: &SimMachine) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_descriptors_entries_are_refused_in_time_and_taken_again_by_itself() {
     let machine = SimMachine::new(1, 512);
-    let store = open(&machine).await;
+    let store = open(&machine, 16 << 10).await;
     let mut ids = append(&store, vec![entry("A", 0, 300)]).await.unwrap();
     for round in 1..4 {
         no_descriptors(&machine);
@@ -99,7 +99,7 @@ async fn without_descriptors_entries_are_refused_in_time_and_taken_again_by_itse
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_group_without_a_descriptor_is_refused_and_costs_nothing() {
     let machine = SimMachine::new(1, 512);
-    let store = open(&machine).await;
+    let store = open(&machine, 16 << 10).await;
     let large = |n: u64| {
         (0..60)
             .map(|i| entry("A", n * 100 + i, 500))
@@ -115,6 +115,33 @@ async fn a_large_group_without_a_descriptor_is_refused_and_costs_nothing() {
         machine.heal();
         ids.extend(append(&store, vec![entry("A", round, 100)]).await.unwrap());
         ids.extend(append(&store, large(round)).await.unwrap());
+    }
+    assert_eq!(store.health(), StoreHealth::Ready);
+    store.shutdown().await;
+    let (found, outcome) = replay_of(&machine, STORE.as_ref());
+    assert_eq!(outcome.damages, []);
+    let found: Vec<LogId> = found.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(found, ids);
+}
+
+/// What the group gives up its segment for is in that segment's file, and can't be read again then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_before_a_refused_large_group_is_still_read() {
+    let machine = SimMachine::new(1, 512);
+    let store = open(&machine, 1 << 20).await;
+    let large = || (0..60).map(|i| entry("A", i, 500)).collect::<Vec<_>>();
+    let mut ids = append(&store, large()).await.unwrap();
+    for _ in 0..3 {
+        no_descriptors(&machine);
+        for _ in 0..2 {
+            assert_eq!(append(&store, large()).await, Err(AppendError::Overloaded));
+        }
+        machine.heal();
+        for id in &ids {
+            let read = store.get(&slug("one"), *id).await;
+            assert!(read.unwrap().is_some(), "{id} is gone");
+        }
+        ids.extend(append(&store, large()).await.unwrap());
     }
     assert_eq!(store.health(), StoreHealth::Ready);
     store.shutdown().await;

@@ -63,15 +63,8 @@ impl Rig {
     /// As the actor gives up a large group that found the disk full.
     fn give_up(&mut self, name: &Slug, staged: &Staged, begin: u64) {
         let life = self.life.as_mut().expect("alive");
-        let shared = life.parts.shared.clone();
         let writer = &mut life.logs.get_mut(name).expect("staged there").writer;
-        let closed = match writer.abandon(staged) {
-            Ok(closed) => closed,
-            Err(error) => {
-                let error = std::io::Error::other(error.to_string());
-                return shared.poison("giving up a large group", &error);
-            }
-        };
+        let closed = writer.abandon(staged);
         let next = writer.stage(&[]).expect("staging is in memory");
         if self.commit_one(group(next, |_| {})).is_err() {
             return;
