@@ -7,6 +7,7 @@ pub mod budget;
 pub mod definition;
 pub mod folder;
 mod inflight;
+pub mod reading;
 mod registry;
 mod sealer;
 pub mod store;
