@@ -189,7 +189,8 @@ impl ClosedSegment {
 
     pub(super) fn get(&self, disk: &dyn Disk, id: LogId) -> Result<Option<Entry>, SegmentError> {
         if let Some(active) = self.live() {
-            return active.get(id, self.frames_end);
+            // It may have been closed before what is in it was durable.
+            return active.get(id, self.frames_end.min(active.file.durable_end()));
         }
         let index = self.index(disk)?;
         let unless_lost = |found: Option<Entry>| match found {
