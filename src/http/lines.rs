@@ -26,7 +26,10 @@ pub struct Lines(State);
 enum State {
     Reads(Pin<Box<dyn Future<Output = Result<Step<Chunk>, ReadError>> + Send>>),
     Ends,
-    Breaks,
+    /// Once what was sent before could go out.
+    Breaks {
+        has_waited: bool,
+    },
 }
 
 struct Chunk {
@@ -54,7 +57,7 @@ impl Lines {
     /// The last line, before the body breaks off: who looks at lines sees why, who doesn't sees
     /// that it isn't whole.
     fn break_with(&mut self, mut text: Vec<u8>, error: &ApiError) -> Bytes {
-        self.0 = State::Breaks;
+        self.0 = State::Breaks { has_waited: false };
         text.extend_from_slice(error.to_json().as_bytes());
         text.push(b'\n');
         text.into()
@@ -73,7 +76,13 @@ impl hyper::body::Body for Lines {
             let step = match &mut self.0 {
                 State::Reads(step) => ready!(step.as_mut().poll(context)),
                 State::Ends => return Poll::Ready(None),
-                State::Breaks => return Poll::Ready(Some(Err(CutShort))),
+                State::Breaks { has_waited: true } => return Poll::Ready(Some(Err(CutShort))),
+                State::Breaks { has_waited } => {
+                    // hyper lets what it holds go with the connection: it is flushed before.
+                    *has_waited = true;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             };
             let text = match step {
                 Ok(Step { reader, mut sink }) => {

@@ -124,7 +124,9 @@ impl BlockReader {
         reading: &mut Reading,
     ) -> Result<Option<Self>, SegmentError> {
         let index = closed.index_for(disk, reading)?;
-        if !selection.meets_times(index.received_at_ms_min, index.received_at_ms_max) {
+        let times = (index.received_at_ms_min, index.received_at_ms_max);
+        // What is lost may have been received at any time.
+        if !index.is_damaged && !selection.meets_times(times.0, times.1) {
             return Ok(None);
         }
         let blocks = blocks(&index.blocks, closed.frames_end, bounds, selection);

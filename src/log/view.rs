@@ -29,6 +29,9 @@ pub struct LogView {
 struct Segments {
     closed: Vec<Arc<ClosedSegment>>,
     active: Option<Arc<ActiveSegment>>,
+    /// With how many closed segments the log was opened, if one behind them couldn't be read. Later
+    /// ones leave a number out for it.
+    lost_behind: Option<usize>,
 }
 
 /// The segment that is written to.
@@ -57,10 +60,22 @@ pub struct LogSummary {
 impl LogView {
     /// A view of these closed segments.
     pub fn new(closed: Vec<Arc<ClosedSegment>>) -> Self {
-        let active = None;
+        let segments = Segments {
+            closed,
+            ..Segments::default()
+        };
         Self {
-            segments: RwLock::new(Segments { closed, active }),
+            segments: RwLock::new(segments),
         }
+    }
+
+    /// As [`Self::new`], where a segment behind these can't be read.
+    pub fn with_lost_end(closed: Vec<Arc<ClosedSegment>>) -> Self {
+        let view = Self::new(closed);
+        let mut segments = view.segments_mut();
+        segments.lost_behind = Some(segments.closed.len());
+        drop(segments);
+        view
     }
 
     /// Makes `segment` the active one.
@@ -151,6 +166,10 @@ impl Segments {
             let source = Source::Live(active.clone(), active.file.durable_end());
             parts.push(Part::new(source, active.header.last_id, None));
             next = Some(&active.header);
+        } else if self.lost_behind == Some(self.closed.len()) {
+            let last = self.closed.last();
+            let after = last.map_or(LogId::MIN, |last| last.header.last_id);
+            parts.push(Part::new(Source::Missing(last.cloned()), after, None));
         }
         for closed in self.closed.iter().rev() {
             let header = &closed.header;
