@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{Outcome, output};
 use crate::entry_json::EntryWriter;
 use crate::fs::real;
+use crate::log::select;
 use crate::model::{LogId, Slug};
 use crate::offline::Source;
 use crate::offline::replay::{ReplayError, Replayed, Selection, replay};
@@ -52,12 +53,16 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Outcome> {
     let selection = Selection {
         experiments: args.experiment,
-        variants: args.variant,
-        since_ms: args.since.map(milliseconds),
-        until_ms: args.until.map(milliseconds),
-        after: args.after,
+        entries: select::Selection {
+            variants: args.variant,
+            after: args.after,
+            before: None,
+            since_ms: args.since.map(milliseconds),
+            until_ms: args.until.map(milliseconds),
+        },
     };
-    if let (Some(since), Some(until)) = (selection.since_ms, selection.until_ms)
+    let entries = &selection.entries;
+    if let (Some(since), Some(until)) = (entries.since_ms, entries.until_ms)
         && since >= until
     {
         let message = "--since must be before --until\n";

@@ -8,6 +8,7 @@ pub mod definition;
 pub mod error;
 pub mod folder;
 mod inflight;
+pub mod reading;
 mod registry;
 mod sealer;
 pub mod store;

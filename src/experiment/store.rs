@@ -98,7 +98,7 @@ pub struct Store {
     actor_thread: Option<ActorThread>,
     options: StoreOptions,
     folder: Folder,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     registry: Arc<Registry>,
     budget: Budget,
     is_closing: AtomicBool,
@@ -396,7 +396,7 @@ impl Store {
     }
 
     /// The experiment's actor, started when it isn't there.
-    async fn handle(&self, slug: &Slug) -> Result<Handle, ReadError> {
+    pub(super) async fn handle(&self, slug: &Slug) -> Result<Handle, ReadError> {
         if self.is_closing.load(Ordering::Acquire) {
             return Err(ReadError::ShuttingDown);
         }

@@ -136,13 +136,16 @@ impl ApiError {
         self
     }
 
-    /// The error as a response.
-    pub fn into_response(self) -> Response<Body> {
+    /// What the client sees.
+    pub fn to_json(&self) -> String {
         let message = serde_json::Value::from(&*self.message);
         let code = self.code.as_str();
-        let text =
-            format!(r#"{{"success":false,"error":{{"code":"{code}","message":{message}}}}}"#);
-        let mut response = reply::json(self.code.status(), text);
+        format!(r#"{{"success":false,"error":{{"code":"{code}","message":{message}}}}}"#)
+    }
+
+    /// The error as a response.
+    pub fn into_response(self) -> Response<Body> {
+        let mut response = reply::json(self.code.status(), self.to_json());
         let headers = response.headers_mut();
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));

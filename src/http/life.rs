@@ -37,6 +37,9 @@ pub struct Life {
 /// A request that is worked on.
 pub struct Working(Arc<Life>);
 
+/// Shows that a connection makes progress, also when no request is worked on any more.
+pub struct Pulse(Arc<Life>);
+
 /// [`Life::quiet_at`] of a connection that wasn't quiet.
 const NOT_QUIET: u64 = u64::MAX;
 
@@ -133,6 +136,20 @@ impl Life {
     }
 }
 
+impl Working {
+    /// For an answer that is still being sent when the work is done.
+    pub fn pulse(&self) -> Pulse {
+        Pulse(self.0.clone())
+    }
+}
+
+impl Pulse {
+    /// It has: it isn't quiet until the sweep after the next one.
+    pub fn beat(&self) {
+        drop(self.0.begin());
+    }
+}
+
 impl Drop for Working {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
@@ -152,6 +169,17 @@ mod tests {
         assert!(!life.is_quiet_again() && !life.is_quiet_again());
         drop(working);
         assert!(!life.is_quiet_again(), "it may have ended just now");
+        assert!(life.is_quiet_again());
+    }
+
+    #[test]
+    fn a_stream_is_quiet_when_nobody_takes_what_it_sends() {
+        let life = Life::new();
+        let pulse = life.begin().pulse();
+        for _ in 0..3 {
+            pulse.beat();
+            assert!(!life.is_quiet_again());
+        }
         assert!(life.is_quiet_again());
     }
 

@@ -6,6 +6,7 @@ pub mod framing;
 mod handlers;
 pub mod json;
 mod life;
+mod lines;
 mod object;
 pub mod query;
 mod refusal;

@@ -34,6 +34,7 @@ pub enum Action {
     Append,
     AppendBatch,
     GetEntry,
+    QueryLogs,
     CreateKey,
     ListKeys,
     RevokeKey,
@@ -117,6 +118,7 @@ impl Place<'_> {
             Endpoint::Experiment if method == Method::DELETE => Action::Delete,
             Endpoint::Log if method == Method::POST => Action::Append,
             Endpoint::Logs if method == Method::POST => Action::AppendBatch,
+            Endpoint::Logs if is_get => Action::QueryLogs,
             Endpoint::Entry if is_get => Action::GetEntry,
             Endpoint::Keys if is_get => Action::ListKeys,
             Endpoint::Keys if method == Method::POST => Action::CreateKey,
@@ -146,8 +148,8 @@ impl Place<'_> {
                 "GET, HEAD"
             }
             Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
-            Endpoint::Log | Endpoint::Logs => "POST",
-            Endpoint::Keys => "GET, HEAD, POST",
+            Endpoint::Log => "POST",
+            Endpoint::Logs | Endpoint::Keys => "GET, HEAD, POST",
             Endpoint::Key => "DELETE",
         }
     }
@@ -162,7 +164,8 @@ impl Action {
             | Self::Ready
             | Self::ListExperiments
             | Self::Describe
-            | Self::GetEntry => Scope::Read,
+            | Self::GetEntry
+            | Self::QueryLogs => Scope::Read,
             Self::Define | Self::Delete => Scope::Admin,
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
         }
@@ -184,6 +187,7 @@ mod tests {
         for (method, path, expected) in [
             ("POST", "/experiment/a/log", Ok(Action::Append)),
             ("POST", "/experiment/a/logs", Ok(Action::AppendBatch)),
+            ("GET", "/experiment/a/logs", Ok(Action::QueryLogs)),
             ("GET", "/experiment/a/log/log_1", Ok(Action::GetEntry)),
             ("PUT", "/experiment/a", Ok(Action::Define)),
             ("HEAD", "/experiments", Ok(Action::ListExperiments)),

@@ -37,7 +37,7 @@ pub struct Asked {
 /// connection counts as working.
 pub async fn respond(
     state: Arc<AppState>,
-    _working: Working,
+    working: Working,
     ambiguity: Ambiguity,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
@@ -51,6 +51,7 @@ pub async fn respond(
         }
     };
     response.headers_mut().insert(REQUEST_ID, request_id);
+    response.body_mut().tell(|| working.pulse());
     if is_head {
         response = reply::without_body(response);
     }

@@ -3,6 +3,9 @@
 //!
 //! The bytes are described in [`mod@format`].
 
+mod block_reader;
+mod closed;
+pub mod cursor;
 pub mod footer;
 pub mod format;
 pub mod frame;
@@ -15,6 +18,7 @@ pub mod record;
 pub mod scan;
 pub mod segment;
 pub mod segment_file;
+pub mod select;
 pub mod ulid;
 pub mod view;
 pub mod writer;

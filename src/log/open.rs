@@ -50,7 +50,10 @@ pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> 
         None => None,
     };
     let unsealed = opening.unsealed(&host)?;
-    let view = Arc::new(LogView::new(opening.closed));
+    let view = Arc::new(match opening.has_lost_end {
+        true => LogView::with_lost_end(opening.closed),
+        false => LogView::new(opening.closed),
+    });
     let io_error = |error| SegmentError::Io {
         path: options.dir.clone(),
         error,
@@ -139,6 +142,8 @@ struct Opening {
     closed: Vec<Arc<ClosedSegment>>,
     damages: Vec<(std::path::PathBuf, Damage)>,
     unreadable: Vec<SegmentError>,
+    /// The last segment is one of those.
+    has_lost_end: bool,
     last_id: LogId,
     resume: Resume,
 }
@@ -152,6 +157,7 @@ impl Opening {
             closed: Vec::new(),
             damages: Vec::new(),
             unreadable: Vec::new(),
+            has_lost_end: false,
             last_id: LogId::MIN,
             resume: Resume {
                 next_sequence: 0,
@@ -204,6 +210,7 @@ impl Opening {
                 // Who it is can't be read. Whatever ids and sequences it may have used are left
                 // behind: more frames than this can't be in it.
                 self.unreadable.push(error);
+                self.has_lost_end = true;
                 self.resume.next_sequence =
                     last.first_sequence + 1 + last.len / FRAME_HEADER_LEN as u64;
                 self.resume.next_number = number_min + 1;

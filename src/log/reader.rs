@@ -149,6 +149,11 @@ impl Segment {
         &self.bytes
     }
 
+    /// The whole file, without what is known of it.
+    pub fn into_bytes(self) -> Mapping {
+        self.bytes
+    }
+
     /// The seed of its checksums.
     pub fn seed(&self) -> Seed {
         Seed::new(self.header.salt)

@@ -1,23 +1,21 @@
 //! What readers see of a log while it is written: the closed segments, and the active one up to
 //! its durable end.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use super::footer;
+pub use super::closed::{ClosedSegment, Sealing};
+use super::cursor::{LogCursor, Part, Source};
 use super::frame::{Frame, Seed};
-use super::index::{Block, SegmentIndex, block_of, variant_key_of};
-use super::lead::Lead;
-use super::reader::{EndHint, Segment, SegmentError};
+use super::index::{SegmentIndex, variant_key_of};
+use super::reader::SegmentError;
 use super::record::Record;
 use super::segment::SegmentHeader;
-use super::segment_file::{Incarnation, SegmentFile};
-use crate::fs::{Access, Disk, read_up_to};
+use super::segment_file::SegmentFile;
+use super::select::{Order, Selection};
+use crate::fs::Disk;
 use crate::model::{Entry, LogId, VariantCount};
 
 /// A log's segments. The writer changes it; readers hold its locks for look-ups only, never while
@@ -31,6 +29,9 @@ pub struct LogView {
 struct Segments {
     closed: Vec<Arc<ClosedSegment>>,
     active: Option<Arc<ActiveSegment>>,
+    /// With how many closed segments the log was opened, if one behind them couldn't be read. Later
+    /// ones leave a number out for it.
+    lost_behind: Option<usize>,
 }
 
 /// The segment that is written to.
@@ -41,51 +42,6 @@ pub struct ActiveSegment {
     pub file: Arc<SegmentFile>,
     /// All that is staged; readers stop at the durable end.
     index: RwLock<SegmentIndex>,
-}
-
-/// A segment that is not written to any more.
-pub struct ClosedSegment {
-    /// What it says of itself.
-    pub header: SegmentHeader,
-    /// Its file.
-    pub path: PathBuf,
-    /// Where its frames end.
-    pub frames_end: u64,
-    /// Until it is sealed: its index and what isn't in its file yet.
-    live: RwLock<Option<Arc<ActiveSegment>>>,
-    state: Mutex<ClosedState>,
-    /// Read from its footer on first use.
-    index: OnceLock<ClosedIndex>,
-}
-
-#[derive(Default)]
-struct ClosedState {
-    /// A footer is on its way.
-    is_queued: bool,
-    /// The file that the footer goes to.
-    sealing: Option<Arc<SegmentFile>>,
-}
-
-/// A footer on its way to the end of a segment.
-pub struct Sealing {
-    /// The segment's file.
-    pub file: Arc<SegmentFile>,
-    /// Where the new bytes begin: the file's end.
-    pub offset: u64,
-    /// What comes before them in their sector.
-    pub lead: Lead,
-    /// Zeros, then the footer.
-    pub bytes: Vec<u8>,
-}
-
-/// What is kept in memory of a closed segment that was asked for.
-#[derive(Debug)]
-struct ClosedIndex {
-    variants: Vec<VariantCount>,
-    last: Option<(LogId, u64)>,
-    blocks: Vec<Block>,
-    /// Whether frames were damaged when it was made from them.
-    is_damaged: bool,
 }
 
 /// What a log holds.
@@ -104,10 +60,22 @@ pub struct LogSummary {
 impl LogView {
     /// A view of these closed segments.
     pub fn new(closed: Vec<Arc<ClosedSegment>>) -> Self {
-        let active = None;
+        let segments = Segments {
+            closed,
+            ..Segments::default()
+        };
         Self {
-            segments: RwLock::new(Segments { closed, active }),
+            segments: RwLock::new(segments),
         }
+    }
+
+    /// As [`Self::new`], where a segment behind these can't be read.
+    pub fn with_lost_end(closed: Vec<Arc<ClosedSegment>>) -> Self {
+        let view = Self::new(closed);
+        let mut segments = view.segments_mut();
+        segments.lost_behind = Some(segments.closed.len());
+        drop(segments);
+        view
     }
 
     /// Makes `segment` the active one.
@@ -118,17 +86,7 @@ impl LogView {
     /// Closes the active segment; what lies behind `frames_end` isn't part of the log. Whoever
     /// closes it has it sealed.
     pub fn close_active(&self, segment: Arc<ActiveSegment>, frames_end: u64) -> Arc<ClosedSegment> {
-        let closed = Arc::new(ClosedSegment {
-            header: segment.header.clone(),
-            path: segment.file.path.clone(),
-            frames_end,
-            live: RwLock::new(Some(segment)),
-            state: Mutex::new(ClosedState {
-                is_queued: true,
-                sealing: None,
-            }),
-            index: OnceLock::new(),
-        });
+        let closed = Arc::new(ClosedSegment::of(segment, frames_end));
         let mut segments = self.segments_mut();
         segments.active = None;
         // The last ones may have been sealed meanwhile; what came before them was looked at then.
@@ -158,6 +116,11 @@ impl LogView {
             .partition_point(|segment| segment.header.last_id < id);
         let candidate = behind.checked_sub(1).and_then(|at| segments.closed.get(at));
         candidate.map_or(Ok(None), |segment| segment.get(disk, id))
+    }
+
+    /// A reading of what is selected of the entries that are durable now.
+    pub fn cursor(&self, disk: Arc<dyn Disk>, selection: Selection, order: Order) -> LogCursor {
+        LogCursor::new(disk, self.snapshot().parts(), selection, order)
     }
 
     /// Counts, from indexes alone.
@@ -193,6 +156,44 @@ impl LogView {
     }
 }
 
+impl Segments {
+    /// All segments, and where one is missing, the newest first. In this order durable ends leave no
+    /// gap: what is in front of a durable entry became durable before it.
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut next: Option<&SegmentHeader> = None;
+        if let Some(active) = &self.active {
+            let source = Source::Live(active.clone(), active.file.durable_end());
+            parts.push(Part::new(source, active.header.last_id, None));
+            next = Some(&active.header);
+        } else if self.lost_behind == Some(self.closed.len()) {
+            let last = self.closed.last();
+            let after = last.map_or(LogId::MIN, |last| last.header.last_id);
+            parts.push(Part::new(Source::Missing(last.cloned()), after, None));
+        }
+        for closed in self.closed.iter().rev() {
+            let header = &closed.header;
+            if next.is_some_and(|next| next.number > header.number + 1) {
+                let missing = Source::Missing(Some(closed.clone()));
+                parts.push(Part::new(missing, header.last_id, next));
+            }
+            let source = match closed.live() {
+                Some(active) => {
+                    let end = closed.frames_end.min(active.file.durable_end());
+                    Source::Live(active, end)
+                }
+                None => Source::Closed(closed.clone()),
+            };
+            parts.push(Part::new(source, header.last_id, next));
+            next = Some(header);
+        }
+        if next.is_some_and(|next| next.number > 0) {
+            parts.push(Part::new(Source::Missing(None), LogId::MIN, next));
+        }
+        parts
+    }
+}
+
 impl ActiveSegment {
     /// An active segment with the index of what its file holds.
     pub fn new(header: SegmentHeader, file: Arc<SegmentFile>, index: SegmentIndex) -> Self {
@@ -213,7 +214,7 @@ impl ActiveSegment {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, id: LogId, end: u64) -> Result<Option<Entry>, SegmentError> {
+    pub(super) fn get(&self, id: LogId, end: u64) -> Result<Option<Entry>, SegmentError> {
         let block = self.index().block_of(id, end);
         // A block may have been staged behind what is durable.
         let Some(block) = block.filter(|block| block.start < end) else {
@@ -229,7 +230,7 @@ impl ActiveSegment {
         find_entry(&bytes, Seed::new(self.header.salt), id, &self.file.path)
     }
 
-    fn add_to(&self, end: u64, summary: &mut LogSummary) {
+    pub(super) fn add_to(&self, end: u64, summary: &mut LogSummary) {
         let index = self.index();
         let is_all_durable = index
             .variants
@@ -252,202 +253,8 @@ impl ActiveSegment {
     }
 }
 
-impl ClosedSegment {
-    /// A closed segment that was there before.
-    pub fn new(header: SegmentHeader, path: PathBuf, frames_end: u64) -> Self {
-        Self {
-            header,
-            path,
-            frames_end,
-            live: RwLock::new(None),
-            state: Mutex::default(),
-            index: OnceLock::new(),
-        }
-    }
-
-    /// Says that [`Self::make_footer`] will be called.
-    pub fn note_queued(&self) {
-        lock(&self.state).is_queued = true;
-    }
-
-    /// Makes the footer from the frames in the file: bytes that go through the journal like any
-    /// other, so that after a crash the footer is whole or not there. `None` when there is one,
-    /// and when there is damage: a fresh checksum over damaged bytes would hide it.
-    pub fn make_footer(
-        &self,
-        disk: &Arc<dyn Disk>,
-        incarnation: &Arc<Incarnation>,
-        sector_bytes: usize,
-    ) -> io::Result<Option<Sealing>> {
-        let file = match self.live() {
-            Some(active) => active.file.clone(),
-            None => {
-                let id = super::writer::segment_id(&self.header);
-                let (path, end) = (self.path.clone(), self.frames_end);
-                let incarnation = incarnation.clone();
-                Arc::new(SegmentFile::with_end(
-                    disk.clone(),
-                    incarnation,
-                    id,
-                    path,
-                    end,
-                ))
-            }
-        };
-        let bytes = file.map_written(self.frames_end)?;
-        let hint = EndHint::At(self.frames_end);
-        let Ok(segment) = Segment::from_bytes(self.path.clone(), bytes, hint) else {
-            return Ok(None);
-        };
-        let fold = segment.fold();
-        if segment.footer().is_some() || !fold.damages.is_empty() {
-            return Ok(None);
-        }
-        let len = segment.bytes().len();
-        lock(&self.state).sealing = Some(file.clone());
-        let lead_from = len / sector_bytes * sector_bytes;
-        let lead = segment.bytes().get(lead_from..).unwrap_or_default();
-        Ok(Some(Sealing {
-            file,
-            offset: len as u64,
-            lead: Lead::new(lead.to_vec()),
-            bytes: self.footer_bytes(&segment, &fold.index),
-        }))
-    }
-
-    /// Takes note that there is nothing more to be done for the footer: it is durable, or there
-    /// will be none for now.
-    pub fn note_done(&self) {
-        lock(&self.state).is_queued = false;
-    }
-
-    /// Lets the index in memory go when what was pending is in the file; says whether it has gone.
-    fn release(&self) -> bool {
-        let mut state = lock(&self.state);
-        let live = self.live();
-        let mut files = state
-            .sealing
-            .iter()
-            .chain(live.as_ref().map(|active| &active.file));
-        if state.is_queued || files.any(|file| file.has_pending()) {
-            return false;
-        }
-        state.sealing = None;
-        *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;
-        true
-    }
-
-    fn footer_bytes(&self, segment: &Segment, index: &SegmentIndex) -> Vec<u8> {
-        let len = segment.bytes().len();
-        let begin = len.next_multiple_of(footer::FOOTER_ALIGN as usize);
-        let mut bytes = vec![0; begin - len];
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(segment.bytes());
-        crc.update(&bytes);
-        let (salt, end) = (self.header.salt, self.frames_end);
-        let footer = footer::encode(index, salt, end, begin as u64, crc.finalize());
-        bytes.extend_from_slice(&footer);
-        bytes
-    }
-
-    /// Whether the file ends as a sealed one does. Reads the end only.
-    pub fn has_trailer(&self, disk: &dyn Disk) -> io::Result<bool> {
-        let file = disk.open(&self.path, Access::Read)?;
-        let mut magic = [0; footer::TRAILER_MAGIC.len()];
-        let at = file.len()?.checked_sub(footer::TRAILER_LEN as u64);
-        let Some(at) = at else { return Ok(false) };
-        read_up_to(&*file, &mut magic, at)?;
-        Ok(magic == footer::TRAILER_MAGIC)
-    }
-
-    fn get(&self, disk: &dyn Disk, id: LogId) -> Result<Option<Entry>, SegmentError> {
-        if let Some(active) = self.live() {
-            return active.get(id, self.frames_end);
-        }
-        let index = self.index(disk)?;
-        let unless_lost = |found: Option<Entry>| match found {
-            None if index.is_damaged => Err(damaged(&self.path, id)),
-            found => Ok(found),
-        };
-        let Some(block) = block_of(&index.blocks, id, self.frames_end) else {
-            return unless_lost(None);
-        };
-        let segment = Segment::open(disk, &self.path, EndHint::At(self.frames_end))?;
-        let block = segment
-            .bytes()
-            .get(block.start as usize..block.end as usize);
-        find_entry(block.unwrap_or_default(), segment.seed(), id, &self.path).and_then(unless_lost)
-    }
-
-    fn add_to(&self, disk: &dyn Disk, summary: &mut LogSummary) -> Result<(), SegmentError> {
-        if let Some(active) = self.live() {
-            active.add_to(self.frames_end.min(active.file.durable_end()), summary);
-            return Ok(());
-        }
-        let index = self.index(disk)?;
-        let variants = index.variants.iter();
-        summary.add(
-            variants.map(|variant| (&*variant.key, variant.count)),
-            index.last,
-        );
-        Ok(())
-    }
-
-    fn index(&self, disk: &dyn Disk) -> Result<&ClosedIndex, SegmentError> {
-        if let Some(index) = self.index.get() {
-            return Ok(index);
-        }
-        let segment = Segment::open(disk, &self.path, EndHint::At(self.frames_end))?;
-        let index = match segment.footer() {
-            Some(footer) => ClosedIndex {
-                variants: footer
-                    .variants()
-                    .map(|(key, count, _)| VariantCount {
-                        key: key.into(),
-                        count,
-                    })
-                    .collect(),
-                last: footer
-                    .summary
-                    .ids()
-                    .map(|(_, last)| (last, footer.summary.received_at_ms_last)),
-                blocks: footer.blocks(),
-                is_damaged: false,
-            },
-            // Missing or damaged: the frames are the truth.
-            None => {
-                let fold = segment.fold();
-                let index = fold.index;
-                ClosedIndex {
-                    is_damaged: !fold.damages.is_empty(),
-                    variants: index
-                        .variants
-                        .iter()
-                        .map(|variant| VariantCount {
-                            key: variant.key.clone(),
-                            count: variant.postings.count,
-                        })
-                        .collect(),
-                    last: index.last_id.map(|id| (id, index.received_at_ms_last)),
-                    blocks: index.blocks,
-                }
-            }
-        };
-        Ok(self.index.get_or_init(|| index))
-    }
-
-    fn live(&self) -> Option<Arc<ActiveSegment>> {
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        live.clone()
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl LogSummary {
-    fn add<'a>(
+    pub(super) fn add<'a>(
         &mut self,
         variants: impl Iterator<Item = (&'a str, u64)>,
         last: Option<(LogId, u64)>,
@@ -467,7 +274,7 @@ impl LogSummary {
     }
 }
 
-fn damaged(path: &Path, id: LogId) -> SegmentError {
+pub(super) fn damaged(path: &Path, id: LogId) -> SegmentError {
     SegmentError::Damaged {
         path: path.to_path_buf(),
         id,
@@ -477,7 +284,7 @@ fn damaged(path: &Path, id: LogId) -> SegmentError {
 /// The entry `id` among the frames of one block. Damage in front of it is stepped over; but who
 /// doesn't find it then, or not each frame behind the one before it, must not say that it was
 /// never there.
-fn find_entry(
+pub(super) fn find_entry(
     block: &[u8],
     seed: Seed,
     id: LogId,

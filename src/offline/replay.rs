@@ -1,28 +1,24 @@
 //! Giving back entries in log order, selected.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
 use super::source::{OfflineError, Source};
 use crate::log::index::variant_key_of;
 use crate::log::reader::{Segment, SegmentError};
-use crate::log::record::{EntryRecord, Record};
+use crate::log::record::Record;
 use crate::log::scan::{Damage, Found};
+use crate::log::select;
 use crate::model::{LogId, Slug};
 
-/// Which entries are wanted. What is empty or `None` doesn't restrict.
+/// What is wanted of a source.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Of these experiments.
+    /// Of these experiments; of all when there is none.
     pub experiments: Vec<Slug>,
-    /// Of these variants.
-    pub variants: Vec<String>,
-    /// Received at this time or later, in milliseconds since 1970.
-    pub since_ms: Option<u64>,
-    /// Received before this time.
-    pub until_ms: Option<u64>,
-    /// Behind this id.
-    pub after: Option<LogId>,
+    /// Which of their entries.
+    pub entries: select::Selection,
 }
 
 /// An entry on its way out.
@@ -104,13 +100,22 @@ fn replay_segment(
             Found::Record { frame, record, .. } => match record {
                 Record::Variant(variant) => names.push((variant.number, variant.key)),
                 Record::Entry(entry) => {
-                    let id = frame.header.id;
-                    if selection.takes(id, &entry, &names) {
+                    let (id, at) = (frame.header.id, entry.received_at_ms);
+                    // Where the frame that gave the number is damaged, the entry names its
+                    // variant itself.
+                    let key = || {
+                        let named = names.iter().find(|(number, _)| *number == entry.variant);
+                        match named {
+                            Some((_, key)) => Cow::Borrowed(*key),
+                            None => Cow::Owned(variant_key_of(entry.body).into_string()),
+                        }
+                    };
+                    if selection.entries.takes(id, at) && selection.entries.takes_variant(key) {
                         outcome.entry_count += 1;
                         take(Replayed {
                             slug: &segment.header.slug,
                             id,
-                            received_at_ms: entry.received_at_ms,
+                            received_at_ms: at,
                             body: entry.body,
                         })?;
                     }
@@ -130,32 +135,12 @@ impl Selection {
         let Some(summary) = segment.footer().map(|footer| footer.summary) else {
             return false;
         };
-        let is_before = self
-            .since_ms
-            .is_some_and(|since| summary.received_at_ms_max < since)
-            || self
-                .after
-                .is_some_and(|after| summary.ids().is_some_and(|(_, last)| last <= after));
-        let is_behind = self
-            .until_ms
-            .is_some_and(|until| summary.received_at_ms_min >= until);
-        is_before || is_behind
-    }
-
-    fn takes(&self, id: LogId, entry: &EntryRecord<'_>, names: &[(u16, &str)]) -> bool {
-        let at = entry.received_at_ms;
-        let in_time = self.since_ms.is_none_or(|since| at >= since)
-            && self.until_ms.is_none_or(|until| at < until)
-            && self.after.is_none_or(|after| id > after);
-        in_time && (self.variants.is_empty() || self.takes_variant(entry, names))
-    }
-
-    fn takes_variant(&self, entry: &EntryRecord<'_>, names: &[(u16, &str)]) -> bool {
-        let is_wanted = |key: &str| self.variants.iter().any(|wanted| wanted == key);
-        match names.iter().find(|(number, _)| *number == entry.variant) {
-            Some((_, key)) => is_wanted(key),
-            // The frame that gave the number is damaged; the entry names its variant itself.
-            None => is_wanted(&variant_key_of(entry.body)),
-        }
+        let (min_ms, max_ms) = (summary.received_at_ms_min, summary.received_at_ms_max);
+        let entries = &self.entries;
+        let is_before = |after| summary.ids().is_some_and(|(_, last)| last <= after);
+        let is_behind = |before| summary.ids().is_some_and(|(first, _)| first >= before);
+        !entries.meets_times(min_ms, max_ms)
+            || entries.after.is_some_and(is_before)
+            || entries.before.is_some_and(is_behind)
     }
 }

@@ -19,6 +19,8 @@ pub struct Answer {
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// Whether a body that came in pieces broke off.
+    pub is_cut: bool,
 }
 
 impl Client {
@@ -75,7 +77,12 @@ impl Client {
             status,
             headers,
             body: Vec::new(),
+            is_cut: false,
         };
+        if answer.header("transfer-encoding") == Some("chunked") && !is_head {
+            answer.is_cut = !self.read_chunks(&mut answer.body)?;
+            return Ok(answer);
+        }
         let len = answer.header("content-length").unwrap_or("0");
         if !is_head {
             answer.body = vec![0; len.parse().map_err(|_| ended())?];
@@ -86,6 +93,30 @@ impl Client {
 }
 
 impl Client {
+    /// Reads a body that comes in pieces; says whether it came to its end.
+    fn read_chunks(&mut self, body: &mut Vec<u8>) -> io::Result<bool> {
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Ok(false);
+            }
+            let len = usize::from_str_radix(line.trim_end(), 16);
+            let len = len.map_err(io::Error::other)?;
+            let begin = body.len();
+            body.resize(begin + len + 2, 0);
+            self.stream.read_exact(&mut body[begin..])?;
+            body.truncate(begin + len);
+            if len == 0 {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Waits until something has come, and takes nothing.
+    pub fn wait_for_bytes(&mut self) {
+        assert!(!self.stream.fill_buf().expect("it answers").is_empty());
+    }
+
     /// Says that nothing more will come; answers still can.
     pub fn end_sending(&self) {
         let stream = self.stream.get_ref();

@@ -258,6 +258,7 @@ fn deleting_needs_the_name_twice_and_leaves_nothing() {
         ("GET", "/experiment/demo".to_owned()),
         ("POST", "/experiment/demo/log".to_owned()),
         ("POST", "/experiment/demo/logs".to_owned()),
+        ("GET", "/experiment/demo/logs".to_owned()),
         ("GET", format!("/experiment/demo/log/{old}")),
     ] {
         let answer = server.ask(method, &path, EXAMPLE);

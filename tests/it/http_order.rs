@@ -86,6 +86,11 @@ fn the_first_thing_wrong_is_the_one_that_is_told() {
         "there is no experiment with this slug",
     );
     let no_path = (404, "not_found", "there is nothing at this path");
+    let no_brew = (
+        405,
+        "method_not_allowed",
+        "this path takes GET, HEAD, POST only",
+    );
     let not_so = (405, "method_not_allowed", "this path takes POST only");
     let too_large = (413, "body_too_large", "the body has more than 2000 bytes");
     let no_text = (415, "unsupported_media_type", "must be application/json");
@@ -142,7 +147,7 @@ fn the_first_thing_wrong_is_the_one_that_is_told() {
         (Some(admin), "POST", "//experiment/chat/log", TEXT, 10, no_path),
         // What can't be asked so.
         (Some(ingest), "GET", "/experiment/chat/log", TEXT, 5000, not_so),
-        (Some(ingest), "BREW", "/experiment/chat/logs", GZIP, 10, not_so),
+        (Some(ingest), "BREW", "/experiment/chat/logs", GZIP, 10, no_brew),
         (Some(ingest), "POST", "/experiment/chat/log", TEXT, 2001, too_large),
         (Some(admin), "PUT", "/experiment/chat", TEXT, 2001, too_large),
         (Some(admin), "POST", "/keys", GZIP, 2001, too_large),
@@ -226,7 +231,7 @@ fn another_method_is_told_which_there_are() {
         ("/experiments", "GET, HEAD"),
         ("/experiment/demo", "GET, HEAD, PUT, DELETE"),
         ("/experiment/demo/log", "POST"),
-        ("/experiment/demo/logs", "POST"),
+        ("/experiment/demo/logs", "GET, HEAD, POST"),
         (entry.as_str(), "GET, HEAD"),
         ("/keys", "GET, HEAD, POST"),
         ("/keys/none", "DELETE"),

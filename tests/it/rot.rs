@@ -9,6 +9,7 @@ use trialog::log::frame::{FrameKind, Seed, encode};
 use trialog::log::reader::{EndHint, Segment, SegmentError};
 use trialog::log::scan::Found;
 use trialog::log::segment::SEGMENT_HEADER_LEN;
+use trialog::log::select;
 use trialog::model::{LogId, NewEntry};
 use trialog::offline::Source;
 use trialog::offline::replay::{Selection, replay};
@@ -175,7 +176,10 @@ fn look(rig: &Rig, whole: &Entries, lost_max: usize) -> Result<usize, String> {
 fn behind_in(rig: &Rig, after: LogId) -> Entries {
     let source = Source::open(rig.machine.host().disk, Path::new(STORE)).unwrap();
     let selection = Selection {
-        after: Some(after),
+        entries: select::Selection {
+            after: Some(after),
+            ..select::Selection::default()
+        },
         ..Selection::default()
     };
     let mut entries = Entries::new();

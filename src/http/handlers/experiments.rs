@@ -8,14 +8,11 @@ use crate::experiment::ReadError;
 use crate::http::body;
 use crate::http::error::{ApiError, ApiResult, Code};
 use crate::http::object::{Object, TextOr};
-use crate::http::query::parameters;
+use crate::http::query::{self, limit_of, parameters};
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
 use crate::http::service::{Asked, check_json_body, slug_of};
 use crate::model::{Definition, Description, Retention, Slug, Variant, VariantCount};
-
-const PAGE_LEN: usize = 100;
-const PAGE_LEN_MAX: usize = 1000;
 
 /// What `PUT` takes.
 #[derive(Deserialize)]
@@ -60,14 +57,7 @@ struct Page {
 /// `GET /experiments?after=&limit=`: those that the key reaches, in order.
 pub async fn list(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let [after, limit] = parameters(asked.request.uri().query(), ["after", "limit"])?;
-    let limit = match limit.map(str::parse) {
-        None => PAGE_LEN,
-        Some(Ok(limit)) if (1..=PAGE_LEN_MAX).contains(&limit) => limit,
-        Some(_) => {
-            let message = format!("limit is a number from 1 to {PAGE_LEN_MAX}");
-            return Err(ApiError::new(Code::BadParameter, message));
-        }
-    };
+    let limit = limit_of(limit.map(query::limit).transpose()?);
     let after = after
         .map(Slug::parse)
         .transpose()

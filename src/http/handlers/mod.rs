@@ -4,6 +4,7 @@ mod append;
 mod entry;
 mod experiments;
 mod keys;
+mod logs;
 pub mod status;
 
 use hyper::Response;
@@ -33,6 +34,7 @@ async fn handle_others(
         Action::Append => append::one(state, asked).await,
         Action::AppendBatch => append::batch(state, asked).await,
         Action::GetEntry => entry::get(state, asked).await,
+        Action::QueryLogs => logs::query(state, asked).await,
         Action::ListExperiments => experiments::list(state, asked).await,
         Action::Describe => experiments::describe(state, asked).await,
         Action::Define => experiments::define(state, asked).await,

@@ -1,0 +1,67 @@
+//! Reading many entries of an experiment's log, step by step on the pool for what blocks. Neither its
+//! actor nor the journal is asked.
+
+use std::io;
+use std::ops::ControlFlow;
+
+use super::error::ReadError;
+use super::store::Store;
+use crate::log::cursor::LogCursor;
+pub use crate::log::cursor::{EntryRef, Lost, Met};
+pub use crate::log::select::{Order, Selection};
+use crate::model::Slug;
+
+/// After this much a step ends, so that one whose reader has gone soon does.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// A reading of what is selected of the entries that were durable when it began.
+pub struct Reader(LogCursor);
+
+/// Takes what a reading meets.
+pub trait Sink: Send + 'static {
+    /// Takes one, and says whether the reading goes on.
+    fn take(&mut self, met: Met<'_>) -> ControlFlow<()>;
+    /// Whether it wants no more for now.
+    fn is_full(&self) -> bool;
+}
+
+/// What a step leaves behind.
+pub struct Step<S> {
+    /// To go on with, unless all was read.
+    pub reader: Option<Reader>,
+    /// What took it.
+    pub sink: S,
+}
+
+impl Store {
+    /// Begins to read an experiment's log.
+    pub async fn read(
+        &self,
+        slug: &Slug,
+        selection: Selection,
+        order: Order,
+    ) -> Result<Reader, ReadError> {
+        let view = self.handle(slug).await?.view;
+        let disk = self.shared.host.disk.clone();
+        Ok(Reader(view.cursor(disk, selection, order)))
+    }
+}
+
+impl Reader {
+    /// Reads on until `sink` is full, or for a while. Once `sink` has broken off, what it has not
+    /// taken is left out.
+    pub async fn step<S: Sink>(mut self, mut sink: S) -> Result<Step<S>, ReadError> {
+        let step = tokio::task::spawn_blocking(move || {
+            let end = self.0.reading().bytes + STEP_BYTES;
+            while !sink.is_full() && self.0.reading().bytes < end {
+                if !self.0.step(&mut |met| sink.take(met))? {
+                    return Ok(Step { reader: None, sink });
+                }
+            }
+            let reader = Some(self);
+            Ok(Step { reader, sink })
+        });
+        step.await
+            .unwrap_or_else(|panic| Err(ReadError::Io(io::Error::other(panic))))
+    }
+}

@@ -1,0 +1,334 @@
+//! A segment that is not written to any more: sealed, or on its way to be.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use super::cursor::Reading;
+use super::footer;
+use super::index::{Block, SegmentIndex, block_of};
+use super::lead::Lead;
+use super::reader::{EndHint, Segment, SegmentError};
+use super::segment::SegmentHeader;
+use super::segment_file::{Incarnation, SegmentFile};
+use super::view::{ActiveSegment, LogSummary, damaged, find_entry};
+use crate::fs::{Access, Disk, read_up_to};
+use crate::model::{Entry, LogId, VariantCount};
+
+/// A segment that is not written to any more.
+pub struct ClosedSegment {
+    /// What it says of itself.
+    pub header: SegmentHeader,
+    /// Its file.
+    pub path: PathBuf,
+    /// Where its frames end.
+    pub frames_end: u64,
+    /// Until it is sealed: its index and what isn't in its file yet.
+    live: RwLock<Option<Arc<ActiveSegment>>>,
+    state: Mutex<ClosedState>,
+    /// Read from its footer on first use.
+    index: OnceLock<ClosedIndex>,
+}
+
+#[derive(Default)]
+struct ClosedState {
+    /// A footer is on its way.
+    is_queued: bool,
+    /// The file that the footer goes to.
+    sealing: Option<Arc<SegmentFile>>,
+}
+
+/// A footer on its way to the end of a segment.
+pub struct Sealing {
+    /// The segment's file.
+    pub file: Arc<SegmentFile>,
+    /// Where the new bytes begin: the file's end.
+    pub offset: u64,
+    /// What comes before them in their sector.
+    pub lead: Lead,
+    /// Zeros, then the footer.
+    pub bytes: Vec<u8>,
+}
+
+/// What is kept in memory of a closed segment that was asked for.
+#[derive(Debug)]
+pub(super) struct ClosedIndex {
+    variants: Vec<VariantCount>,
+    last: Option<(LogId, u64)>,
+    pub blocks: Vec<Block>,
+    pub received_at_ms_min: u64,
+    pub received_at_ms_max: u64,
+    /// Whether frames were damaged when it was made from them.
+    pub is_damaged: bool,
+    /// How many bytes were read for it.
+    read_bytes: u64,
+}
+
+impl ClosedSegment {
+    /// A closed segment that was there before.
+    pub fn new(header: SegmentHeader, path: PathBuf, frames_end: u64) -> Self {
+        Self {
+            header,
+            path,
+            frames_end,
+            live: RwLock::new(None),
+            state: Mutex::default(),
+            index: OnceLock::new(),
+        }
+    }
+
+    /// What was the active segment, on its way to be sealed.
+    pub(super) fn of(segment: Arc<ActiveSegment>, frames_end: u64) -> Self {
+        Self {
+            header: segment.header.clone(),
+            path: segment.file.path.clone(),
+            frames_end,
+            live: RwLock::new(Some(segment)),
+            state: Mutex::new(ClosedState {
+                is_queued: true,
+                sealing: None,
+            }),
+            index: OnceLock::new(),
+        }
+    }
+
+    /// Says that [`Self::make_footer`] will be called.
+    pub fn note_queued(&self) {
+        lock(&self.state).is_queued = true;
+    }
+
+    /// Makes the footer from the frames in the file: bytes that go through the journal like any
+    /// other, so that after a crash the footer is whole or not there. `None` when there is one,
+    /// and when there is damage: a fresh checksum over damaged bytes would hide it.
+    pub fn make_footer(
+        &self,
+        disk: &Arc<dyn Disk>,
+        incarnation: &Arc<Incarnation>,
+        sector_bytes: usize,
+    ) -> io::Result<Option<Sealing>> {
+        let file = match self.live() {
+            Some(active) => active.file.clone(),
+            None => {
+                let id = super::writer::segment_id(&self.header);
+                let (path, end) = (self.path.clone(), self.frames_end);
+                let incarnation = incarnation.clone();
+                Arc::new(SegmentFile::with_end(
+                    disk.clone(),
+                    incarnation,
+                    id,
+                    path,
+                    end,
+                ))
+            }
+        };
+        let bytes = file.map_written(self.frames_end)?;
+        let hint = EndHint::At(self.frames_end);
+        let Ok(segment) = Segment::from_bytes(self.path.clone(), bytes, hint) else {
+            return Ok(None);
+        };
+        let fold = segment.fold();
+        if segment.footer().is_some() || !fold.damages.is_empty() {
+            return Ok(None);
+        }
+        let len = segment.bytes().len();
+        lock(&self.state).sealing = Some(file.clone());
+        let lead_from = len / sector_bytes * sector_bytes;
+        let lead = segment.bytes().get(lead_from..).unwrap_or_default();
+        Ok(Some(Sealing {
+            file,
+            offset: len as u64,
+            lead: Lead::new(lead.to_vec()),
+            bytes: self.footer_bytes(&segment, &fold.index),
+        }))
+    }
+
+    /// Takes note that there is nothing more to be done for the footer: it is durable, or there
+    /// will be none for now.
+    pub fn note_done(&self) {
+        lock(&self.state).is_queued = false;
+    }
+
+    /// Lets the index in memory go when what was pending is in the file; says whether it has gone.
+    pub(super) fn release(&self) -> bool {
+        let mut state = lock(&self.state);
+        let live = self.live();
+        let mut files = state
+            .sealing
+            .iter()
+            .chain(live.as_ref().map(|active| &active.file));
+        if state.is_queued || files.any(|file| file.has_pending()) {
+            return false;
+        }
+        state.sealing = None;
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = None;
+        true
+    }
+
+    fn footer_bytes(&self, segment: &Segment, index: &SegmentIndex) -> Vec<u8> {
+        let len = segment.bytes().len();
+        let begin = len.next_multiple_of(footer::FOOTER_ALIGN as usize);
+        let mut bytes = vec![0; begin - len];
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(segment.bytes());
+        crc.update(&bytes);
+        let (salt, end) = (self.header.salt, self.frames_end);
+        let footer = footer::encode(index, salt, end, begin as u64, crc.finalize());
+        bytes.extend_from_slice(&footer);
+        bytes
+    }
+
+    /// Whether the file ends as a sealed one does. Reads the end only.
+    pub fn has_trailer(&self, disk: &dyn Disk) -> io::Result<bool> {
+        let file = disk.open(&self.path, Access::Read)?;
+        let mut magic = [0; footer::TRAILER_MAGIC.len()];
+        let at = file.len()?.checked_sub(footer::TRAILER_LEN as u64);
+        let Some(at) = at else { return Ok(false) };
+        read_up_to(&*file, &mut magic, at)?;
+        Ok(magic == footer::TRAILER_MAGIC)
+    }
+
+    pub(super) fn get(&self, disk: &dyn Disk, id: LogId) -> Result<Option<Entry>, SegmentError> {
+        if let Some(active) = self.live() {
+            // It may have been closed before what is in it was durable.
+            return active.get(id, self.frames_end.min(active.file.durable_end()));
+        }
+        let index = self.index(disk)?;
+        let unless_lost = |found: Option<Entry>| match found {
+            None if index.is_damaged => Err(damaged(&self.path, id)),
+            found => Ok(found),
+        };
+        let Some(block) = block_of(&index.blocks, id, self.frames_end) else {
+            return unless_lost(None);
+        };
+        let segment = self.open(disk)?;
+        let block = segment
+            .bytes()
+            .get(block.start as usize..block.end as usize);
+        find_entry(block.unwrap_or_default(), segment.seed(), id, &self.path).and_then(unless_lost)
+    }
+
+    pub(super) fn add_to(
+        &self,
+        disk: &dyn Disk,
+        summary: &mut LogSummary,
+    ) -> Result<(), SegmentError> {
+        if let Some(active) = self.live() {
+            active.add_to(self.frames_end.min(active.file.durable_end()), summary);
+            return Ok(());
+        }
+        let index = self.index(disk)?;
+        let variants = index.variants.iter();
+        summary.add(
+            variants.map(|variant| (&*variant.key, variant.count)),
+            index.last,
+        );
+        Ok(())
+    }
+
+    /// Its file.
+    pub(super) fn open(&self, disk: &dyn Disk) -> Result<Segment, SegmentError> {
+        Segment::open(disk, &self.path, EndHint::At(self.frames_end))
+    }
+
+    /// The id of its last entry; without entries, what its ids are behind.
+    pub(super) fn last_id(&self, disk: &dyn Disk) -> Result<LogId, SegmentError> {
+        let last = match self.live() {
+            Some(active) => active.index().last_id,
+            None => self.index(disk)?.last.map(|(id, _)| id),
+        };
+        Ok(last.unwrap_or(self.header.last_id))
+    }
+
+    /// Its index, and what it cost to read that.
+    pub(super) fn index_for(
+        &self,
+        disk: &dyn Disk,
+        reading: &mut Reading,
+    ) -> Result<&ClosedIndex, SegmentError> {
+        let was_known = self.index.get().is_some();
+        let index = self.index(disk)?;
+        if !was_known {
+            reading.bytes += index.read_bytes;
+        }
+        Ok(index)
+    }
+
+    /// Where the frames of a variant's entries begin, rising; and what it cost to read that.
+    pub(super) fn positions_of(
+        &self,
+        segment: &Segment,
+        key: &str,
+        reading: &mut Reading,
+    ) -> Vec<u64> {
+        let len = segment.bytes().len() as u64;
+        if let Some(footer) = segment.footer() {
+            reading.bytes += len - footer.footer_start;
+            let mut variants = footer.variants();
+            let found = variants.find(|(name, ..)| *name == key);
+            return found.map_or_else(Vec::new, |(.., positions)| positions.collect());
+        }
+        reading.bytes += len;
+        let index = segment.fold().index;
+        let found = index.variants.iter().find(|variant| &*variant.key == key);
+        found.map_or_else(Vec::new, |variant| variant.postings.iter().collect())
+    }
+
+    fn index(&self, disk: &dyn Disk) -> Result<&ClosedIndex, SegmentError> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let segment = self.open(disk)?;
+        let index = match segment.footer() {
+            Some(footer) => ClosedIndex {
+                variants: footer
+                    .variants()
+                    .map(|(key, count, _)| VariantCount {
+                        key: key.into(),
+                        count,
+                    })
+                    .collect(),
+                last: footer
+                    .summary
+                    .ids()
+                    .map(|(_, last)| (last, footer.summary.received_at_ms_last)),
+                blocks: footer.blocks(),
+                received_at_ms_min: footer.summary.received_at_ms_min,
+                received_at_ms_max: footer.summary.received_at_ms_max,
+                is_damaged: false,
+                read_bytes: segment.bytes().len() as u64 - footer.footer_start,
+            },
+            // Missing or damaged: the frames are the truth.
+            None => {
+                let fold = segment.fold();
+                let index = fold.index;
+                ClosedIndex {
+                    is_damaged: !fold.damages.is_empty(),
+                    variants: index
+                        .variants
+                        .iter()
+                        .map(|variant| VariantCount {
+                            key: variant.key.clone(),
+                            count: variant.postings.count,
+                        })
+                        .collect(),
+                    last: index.last_id.map(|id| (id, index.received_at_ms_last)),
+                    received_at_ms_min: index.received_at_ms_min,
+                    received_at_ms_max: index.received_at_ms_max,
+                    blocks: index.blocks,
+                    read_bytes: segment.bytes().len() as u64,
+                }
+            }
+        };
+        Ok(self.index.get_or_init(|| index))
+    }
+
+    /// What keeps its index in memory until it is sealed.
+    pub(super) fn live(&self) -> Option<Arc<ActiveSegment>> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
