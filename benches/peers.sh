@@ -125,6 +125,9 @@ section() {
       "| \([.ratio.rounds[] | . * 100 | round / 100] | map(tostring) | join(" · ")) " +
       "| \([.results[].errors | add // 0] | add) |"),
     "",
+    ("The rows of `fdatasync` tell how the disk was meanwhile: one write and sync after the other, " +
+      "without a server."),
+    "",
     ("Entries counted in the peers at the end, and those that they acknowledged: " +
       ([.[].peer | select(.) | .kept] | "\(map(.found) | add | grouped) and " +
         "\(map(.acknowledged) | add | grouped)") + "; in trialog \(map(.check.found) | add | grouped) and " +
