@@ -32,6 +32,7 @@ pub struct Plan {
     pub against: Option<Peer>,
     /// Where the peer is, when it is a server of its own. It may have a password.
     #[serde(skip)]
+    #[cfg_attr(not(feature = "peers"), allow(dead_code))]
     pub peer_url: Option<String>,
     pub check: bool,
     /// Flags for a server of our own.
