@@ -23,11 +23,13 @@ pub mod meter;
 pub mod noop;
 mod own;
 mod pace;
+#[cfg(feature = "peers")]
+mod peers;
 pub mod plan;
 mod raw_sync;
 pub mod report;
 pub mod run;
 mod spread;
 mod tally;
-mod target;
+pub mod target;
 pub mod verdict;

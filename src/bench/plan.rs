@@ -30,6 +30,10 @@ pub struct Plan {
     pub entry: Option<PathBuf>,
     pub seed: u64,
     pub against: Option<Peer>,
+    /// Where the peer is, when it is a server of its own. It may have a password.
+    #[serde(skip)]
+    #[cfg_attr(not(feature = "peers"), allow(dead_code))]
+    pub peer_url: Option<String>,
     pub check: bool,
     /// Flags for a server of our own.
     #[serde(skip)]
@@ -53,6 +57,9 @@ pub enum Peer {
     Noop,
     /// One sync after the other on the same disk, without a server.
     Fdatasync,
+    Redis,
+    Nats,
+    Postgres,
 }
 
 impl Peer {
@@ -60,7 +67,15 @@ impl Peer {
         match self {
             Self::Noop => "noop",
             Self::Fdatasync => "fdatasync",
+            Self::Redis => "redis",
+            Self::Nats => "nats",
+            Self::Postgres => "postgres",
         }
+    }
+
+    /// Whether it is a server that somebody else has started.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Self::Redis | Self::Nats | Self::Postgres)
     }
 }
 

@@ -10,6 +10,7 @@ use super::machine::Machine;
 use super::meter::{Latency, Measured, Round, SIGNIFICANT_DIGITS, Second};
 use super::plan::Plan;
 use super::run::Outcome;
+use super::target::Account;
 use super::verdict::Verdict;
 use crate::entry_json::rfc3339_ms;
 
@@ -29,6 +30,8 @@ pub struct Json<'o> {
     ratio: Option<Ratio>,
     #[serde(skip_serializing_if = "Option::is_none")]
     check: Option<&'o Verdict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<&'o Account>,
 }
 
 /// An audit as JSON.
@@ -86,6 +89,7 @@ impl<'o> Json<'o> {
             results: outcome.measured.iter().map(Side::of).collect(),
             ratio: Ratio::of(&outcome.measured),
             check: outcome.verdict.as_ref(),
+            peer: outcome.peer.as_ref(),
         }
     }
 }
@@ -199,7 +203,27 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
     if let Some(verdict) = &outcome.verdict {
         let _infallible = write!(text, "check: {}", verdict_words(verdict));
     }
+    if let (Some(account), Some(peer)) = (&outcome.peer, plan.against) {
+        let _infallible = writeln!(text, "{}: {}", peer.name(), account_words(account));
+    }
     text
+}
+
+fn account_words(account: &Account) -> String {
+    let server = &account.server;
+    let Some(kept) = account.kept else {
+        return server.clone();
+    };
+    let mut words = format!(
+        "{server}; {} acknowledged, {} found, {} unknown",
+        grouped(kept.acknowledged),
+        grouped(kept.found),
+        grouped(kept.unknown),
+    );
+    if !kept.is_good() {
+        words.push_str(": that doesn't match");
+    }
+    words
 }
 
 /// The result of an audit.

@@ -12,7 +12,7 @@ use super::machine::Machine;
 use super::meter::{Measured, Meter, Watch};
 use super::own::{self, Scratch};
 use super::plan::Plan;
-use super::target::{Http, Target, goes_on, peer};
+use super::target::{Account, Http, Target, goes_on, peer};
 use super::verdict::Verdict;
 
 /// Two targets take turns of about this length: what the machine does beside it hits both.
@@ -26,6 +26,8 @@ pub struct Outcome {
     pub entry_bytes_mean: usize,
     /// trialog, and then the peer.
     pub measured: Vec<Measured>,
+    /// What the peer is, when it is a server that isn't ours.
+    pub peer: Option<Account>,
     pub verdict: Option<Verdict>,
     /// Where the store is kept when something is wrong with it.
     pub kept: Option<String>,
@@ -64,6 +66,10 @@ pub fn run(plan: &Plan, entries: &Entries, stop: &AtomicBool, watch: &Watch) -> 
         sides.push((kind.name(), peer.as_mut()));
     }
     let measured = measure(plan, &mut sides, stop, watch)?;
+    let account = match &mut peer {
+        Some((_, peer)) => peer.account(plan.check)?,
+        None => None,
+    };
     drop(peer);
 
     // An end in good order writes everything to the segments.
@@ -90,6 +96,7 @@ pub fn run(plan: &Plan, entries: &Entries, stop: &AtomicBool, watch: &Watch) -> 
         durability,
         entry_bytes_mean: entries.mean_bytes(),
         measured,
+        peer: account,
         verdict,
         kept,
     })

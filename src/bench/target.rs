@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 
 use super::child::Served;
 use super::driver::Driver;
@@ -21,6 +22,34 @@ use super::tally::Tally;
 pub trait Target {
     /// Works for `span`, and until all that was begun is answered.
     fn round(&mut self, span: Duration, meter: &mut Meter) -> Result<()>;
+
+    /// At the end: what there is to say of a server that isn't ours.
+    fn account(&mut self, _with_count: bool) -> Result<Option<Account>> {
+        Ok(None)
+    }
+}
+
+/// What a peer says of itself, and what it holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Account {
+    pub server: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+}
+
+/// Entries since the peer was made ready, those to warm up too.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Kept {
+    pub acknowledged: u64,
+    /// Sent and not acknowledged: there or not.
+    pub unknown: u64,
+    pub found: u64,
+}
+
+impl Kept {
+    pub fn is_good(self) -> bool {
+        (self.acknowledged..=self.acknowledged + self.unknown).contains(&self.found)
+    }
 }
 
 /// Makes a peer ready. More of them go here: one arm each.
@@ -40,7 +69,22 @@ pub fn peer<'p>(
             Box::new(http)
         }
         Peer::Fdatasync => Box::new(RawSync::new(plan, entries, dir, stop)?),
+        Peer::Redis | Peer::Nats | Peer::Postgres => foreign(peer, plan, entries, stop)?,
     })
+}
+
+#[cfg(feature = "peers")]
+use super::peers::target as foreign;
+
+#[cfg(not(feature = "peers"))]
+fn foreign<'p>(
+    peer: Peer,
+    _plan: &'p Plan,
+    _entries: &Entries,
+    _stop: &'p AtomicBool,
+) -> Result<Box<dyn Target + 'p>> {
+    let name = peer.name();
+    anyhow::bail!("this trialog has no client for {name}: build it with --features peers")
 }
 
 /// A server that takes entries as a trialog does.

@@ -25,6 +25,7 @@ use crate::bench::meter::Watch;
 use crate::bench::plan::{Peer, Plan};
 use crate::bench::report::{self, AuditJson, Json};
 use crate::bench::run;
+use crate::bench::target::{Account, Kept};
 use crate::bench::verdict::Verdict;
 use crate::fs::real;
 use crate::model::Slug;
@@ -104,6 +105,16 @@ pub struct Args {
     /// Give a peer the same work, in turns, and say the ratio.
     #[arg(long, value_name = "PEER", value_enum)]
     against: Option<PeerArg>,
+    /// Where redis, nats or postgres is, if it isn't at its usual port on this machine: redis://…,
+    /// nats://…, postgres://USER@HOST:PORT/DATABASE. What is made there is removed at the end.
+    #[arg(
+        long,
+        env = "TRIALOG_PEER_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        requires = "against"
+    )]
+    peer_url: Option<String>,
     /// At the end, look for everything that was acknowledged. In a store of our own that is `verify`,
     /// all ids and all bodies; with --server the counts (nobody else may write meanwhile), and 256
     /// entries one by one.
@@ -135,6 +146,28 @@ enum PeerArg {
     Noop,
     /// One client that writes and syncs, one after the other, on the same disk, without a server.
     Fdatasync,
+    /// Redis Streams, an `XADD` for each entry (a batch: MULTI). Start it with `redis-server
+    /// --appendonly yes --appendfsync always`.
+    Redis,
+    /// JetStream, one stream in files, each message acknowledged (a batch: as many messages). Start
+    /// nats-server 2.10 or later with `jetstream { store_dir: DIR, sync_interval: always }` in its
+    /// configuration: it can't be asked whether it has that.
+    Nats,
+    /// PostgreSQL, a prepared INSERT of jsonb for each entry (a batch: one INSERT). Start it with its
+    /// defaults (fsync and synchronous_commit are on), and `max_connections` above --connections.
+    Postgres,
+}
+
+impl From<PeerArg> for Peer {
+    fn from(peer: PeerArg) -> Self {
+        match peer {
+            PeerArg::Noop => Self::Noop,
+            PeerArg::Fdatasync => Self::Fdatasync,
+            PeerArg::Redis => Self::Redis,
+            PeerArg::Nats => Self::Nats,
+            PeerArg::Postgres => Self::Postgres,
+        }
+    }
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
@@ -162,7 +195,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let outcome = run::run(&plan, &entries, &STOP, &watch())?;
     let words = report::table(&plan, &outcome);
-    let is_good = outcome.verdict.as_ref().is_none_or(Verdict::is_good);
+    let is_kept = |peer: &Account| peer.kept.is_none_or(Kept::is_good);
+    let is_good = outcome.verdict.as_ref().is_none_or(Verdict::is_good)
+        && outcome.peer.as_ref().is_none_or(is_kept);
     let document = Json::of(&plan, &outcome, now_ms());
     tell(&words, &document, json, is_good, &outcome.kept)
 }
@@ -176,6 +211,14 @@ fn plan(args: Args) -> Result<Plan> {
     let connections = args.connections.map_or(clients, |count| count as usize);
     if connections > clients {
         wrong("more --connections than --clients: the others would never be used");
+    }
+    let against = args.against.map(Peer::from);
+    let is_foreign = against.is_some_and(Peer::is_foreign);
+    if args.peer_url.is_some() && !is_foreign {
+        wrong("--peer-url is for redis, nats and postgres");
+    }
+    if args.rate.is_some() && is_foreign {
+        wrong("--rate can't be kept with redis, nats and postgres");
     }
     let server = match (args.server, args.api_key) {
         (None, _) => None,
@@ -193,10 +236,8 @@ fn plan(args: Args) -> Result<Plan> {
         warm_up: args.warm_up,
         entry: args.entry,
         seed: args.seed,
-        against: args.against.map(|peer| match peer {
-            PeerArg::Noop => Peer::Noop,
-            PeerArg::Fdatasync => Peer::Fdatasync,
-        }),
+        against,
+        peer_url: args.peer_url,
         check: args.check,
         serve_flags: args.serve_flags,
         dir: args.dir,

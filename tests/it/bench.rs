@@ -271,6 +271,22 @@ fn what_is_wrong_is_said_in_a_sentence() {
             "more --connections than --clients",
         ),
         (vec!["--against", "sqlite"], 2, "invalid value 'sqlite'"),
+        (
+            vec!["--against", "noop", "--peer-url", "redis://127.0.0.1"],
+            2,
+            "--peer-url is for redis, nats and postgres",
+        ),
+        (
+            vec!["--against", "nats", "--rate", "1000"],
+            2,
+            "--rate can't be kept with redis, nats and postgres",
+        ),
+        #[cfg(not(feature = "peers"))]
+        (
+            vec!["--against", "redis"],
+            1,
+            "this trialog has no client for redis: build it with --features peers",
+        ),
         (vec!["--experiment", "Not A Slug"], 2, "a slug is"),
         (vec!["--kills", "3"], 2, "--audit"),
         (vec!["--server", &url], 2, "--experiment"),
