@@ -5,6 +5,7 @@ mod actor_thread;
 mod batch;
 pub mod budget;
 pub mod definition;
+pub mod figures;
 pub mod folder;
 mod inflight;
 mod registry;

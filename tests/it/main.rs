@@ -44,6 +44,7 @@ mod planted;
 mod process;
 mod process_end;
 mod real_entries;
+mod report;
 mod rig;
 mod rot;
 mod rules;
