@@ -52,7 +52,7 @@ pub fn fill(server: &Server, slug: &str) {
     assert_eq!(server.ask("PUT", &path, definition).status, 201);
     let line = |n: usize| {
         let (variant, place) = (["A", "B"][n % 60 % 2], ["eu", "us", "asia"][n % 60 % 3]);
-        let (session, ms, ok) = (n % 60, n * 7919 % 1000, n % 7 > 0);
+        let (session, ms, ok) = (n % 60, n * 7919 % 1000, !n.is_multiple_of(7));
         format!(
             r#"{{"variantKey":"{variant}","metrics":{{"ms":{ms}.25,"ok":{ok},"deep":{{"tokens":{n}}}}},"context":{{"session":"s{session}","place":"{place}"}}}}"#
         )
