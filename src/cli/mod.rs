@@ -10,6 +10,7 @@ mod key;
 mod noop;
 mod output;
 mod replay;
+mod report;
 mod serve;
 mod verify;
 
@@ -38,6 +39,7 @@ enum Command {
     #[command(subcommand)]
     Key(key::Command),
     Replay(replay::Args),
+    Report(report::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
     Bench(Box<bench::Args>),
@@ -61,6 +63,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Experiment(command) => experiment::run(command),
         Command::Key(command) => key::run(command),
         Command::Replay(args) => replay::run(args),
+        Command::Report(args) => report::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(*args),

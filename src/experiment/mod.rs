@@ -6,6 +6,7 @@ mod batch;
 pub mod budget;
 pub mod definition;
 pub mod error;
+pub mod figures;
 pub mod folder;
 mod inflight;
 pub mod reading;

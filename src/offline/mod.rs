@@ -6,6 +6,7 @@
 
 pub mod repair;
 pub mod replay;
+pub mod report;
 pub mod source;
 pub mod verify;
 

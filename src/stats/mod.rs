@@ -2,7 +2,7 @@
 //!
 //! [`Summary`] is what is kept of a log or of a segment: it can be merged, and written as bytes.
 //! [`units::UnitScan`] adds, with scans of the log, which entries belong together. A [`Report`] is
-//! made of both and of the experiment's definition.
+//! made of both and of the experiment's definition. A [`Question`] does all of that on any log.
 
 mod bytes;
 pub mod distributions;
@@ -10,6 +10,7 @@ pub mod exact;
 pub mod extract;
 pub mod order;
 pub mod power;
+pub mod question;
 pub mod ratio;
 pub mod report;
 pub mod sample_ratio;
@@ -21,6 +22,7 @@ pub mod summary;
 pub mod units;
 
 pub use bytes::{DecodeError, METRICS_LIMIT_MAX};
+pub use question::{Answer, Entries, Question};
 pub use report::Report;
 pub use series::Series;
 pub use summary::Summary;

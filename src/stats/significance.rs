@@ -148,6 +148,17 @@ pub enum Adjustment {
     BenjaminiHochberg,
 }
 
+impl std::str::FromStr for Adjustment {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "holm" => Ok(Self::Holm),
+            "bh" | "benjamini-hochberg" => Ok(Self::BenjaminiHochberg),
+            _ => Err("an adjustment is holm or bh"),
+        }
+    }
+}
+
 impl Adjustment {
     /// The adjusted p-values, each at its place.
     pub fn adjust(self, p_values: &[f64]) -> Vec<f64> {

@@ -46,6 +46,7 @@ mod process;
 mod process_end;
 mod query;
 mod real_entries;
+mod report;
 mod rig;
 mod rot;
 mod rules;

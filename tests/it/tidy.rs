@@ -17,11 +17,17 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("journal", &["fs", "log", "model"]),
     (
         "experiment",
-        &["fs", "journal", "json_file", "log", "model"],
+        &["fs", "journal", "json_file", "log", "model", "stats"],
     ),
-    ("offline", &["experiment", "fs", "journal", "log", "model"]),
+    (
+        "offline",
+        &["experiment", "fs", "journal", "log", "model", "stats"],
+    ),
     ("auth", &["entry_json", "fs", "json_file", "model"]),
-    ("http", &["auth", "entry_json", "experiment", "model"]),
+    (
+        "http",
+        &["auth", "entry_json", "experiment", "model", "stats"],
+    ),
     // A client, and a reader of files: what it measures and checks is none of its own.
     ("bench", &["entry_json", "fs", "model", "offline"]),
 ];

@@ -1,0 +1,238 @@
+//! What a report is asked for, and its answer from a log: the same one for the server and for files.
+
+use serde::Serialize;
+
+use super::extract::FieldPath;
+use super::report::{Format, Report, ReportOptions};
+use super::summary::Summary;
+use super::units::{BYTES_MAX, UnitScan, Units};
+use crate::model::Definition;
+
+/// Into how many parts a report may be split.
+pub const PARTS_MAX: usize = 64;
+
+/// What takes an entry: its variant, its time of receipt, and its whole JSON object.
+pub type Take<'a> = dyn FnMut(&str, u64, &[u8]) + 'a;
+
+/// A log whose entries stay the same from one scan to the next.
+pub trait Entries {
+    /// Why it can't be read.
+    type Error;
+    /// The summary of all of it: its segments' summaries, merged in the order of the log.
+    fn summary(&mut self) -> Result<Summary, Self::Error>;
+    /// Gives every entry, in the order of the log.
+    fn scan(&mut self, take: &mut Take<'_>) -> Result<(), Self::Error>;
+}
+
+/// A report that is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// The experiment's definition; it names the unit.
+    pub definition: Definition,
+    /// The field by whose values the report is split.
+    pub by: Option<FieldPath>,
+    /// Everything else.
+    pub options: ReportOptions,
+}
+
+/// One report, or one for each part.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// On the whole log.
+    Whole(Box<Report>),
+    /// On each part of it.
+    Parts {
+        /// The field that it was split by.
+        by: String,
+        /// Each value's report, in the order of the log; last that of the entries without one.
+        reports: Vec<Report>,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QuestionError<E> {
+    /// The log can't be read.
+    #[error(transparent)]
+    Log(E),
+    /// Nothing to split by.
+    #[error("no entry has the field {0}")]
+    UnknownField(String),
+    /// Too much to split by.
+    #[error("the field {0} has more than {PARTS_MAX} values")]
+    TooManyParts(String),
+}
+
+impl Question {
+    /// Whether the answer is in the log's summary, so that no entry has to be read.
+    pub fn is_summary_enough(&self) -> bool {
+        self.by.is_none() && self.definition.unit.is_none()
+    }
+
+    /// The answer. Reads entries only for a unit, or to split.
+    pub fn answer<L: Entries>(&self, log: &mut L) -> Result<Answer, QuestionError<L::Error>> {
+        let Some(by) = &self.by else {
+            let summary = log.summary().map_err(QuestionError::Log)?;
+            let mut parts = [Part::new(None, summary)];
+            let mut reports = self.reports(log, &mut parts, &mut |_| Some(0))?;
+            return match reports.pop() {
+                Some(report) => Ok(Answer::Whole(Box::new(report))),
+                None => Ok(Answer::Parts {
+                    by: String::new(),
+                    reports,
+                }),
+            };
+        };
+        let mut parts = split(log, by)?;
+        let values: Vec<_> = parts.iter().map(|part| part.value.clone()).collect();
+        let mut part_of = |body: &[u8]| {
+            let value = by.find(body);
+            values.iter().position(|known| *known == value)
+        };
+        let reports = self.reports(log, &mut parts, &mut part_of)?;
+        let by = by.as_str().to_owned();
+        Ok(Answer::Parts { by, reports })
+    }
+
+    fn reports<L: Entries>(
+        &self,
+        log: &mut L,
+        parts: &mut [Part],
+        part_of: &mut dyn FnMut(&[u8]) -> Option<usize>,
+    ) -> Result<Vec<Report>, QuestionError<L::Error>> {
+        if let Some(unit) = &self.definition.unit {
+            scan_units(log, &FieldPath::new(unit), parts, part_of).map_err(QuestionError::Log)?;
+        }
+        let report = |part: &Part| {
+            let field = self.by.as_ref().map(FieldPath::as_str);
+            let options = ReportOptions {
+                part: field.map(|field| match &part.value {
+                    Some(value) => format!("{field} = {value}"),
+                    None => format!("no {field}"),
+                }),
+                ..self.options.clone()
+            };
+            let units = part.units.as_ref();
+            Report::new(&self.definition, &part.summary, units, &options)
+        };
+        Ok(parts.iter().map(report).collect())
+    }
+}
+
+/// The entries with one value of the field that the report is split by.
+struct Part {
+    value: Option<std::borrow::Cow<'static, str>>,
+    summary: Summary,
+    units: Option<Units>,
+}
+
+impl Part {
+    fn new(value: Option<std::borrow::Cow<'static, str>>, summary: Summary) -> Self {
+        let units = None;
+        Self {
+            value,
+            summary,
+            units,
+        }
+    }
+}
+
+/// One summary for each value, in the order of the log; last the one of entries without a value.
+fn split<L: Entries>(log: &mut L, by: &FieldPath) -> Result<Vec<Part>, QuestionError<L::Error>> {
+    let mut parts: Vec<Part> = Vec::new();
+    let mut without = Part::new(None, Summary::default());
+    let mut is_beyond = false;
+    log.scan(&mut |variant, at, body| {
+        let part = match by.find(body) {
+            None => &mut without,
+            Some(value) => {
+                let known = parts
+                    .iter()
+                    .position(|part| part.value.as_deref() == Some(&*value));
+                let place = known.unwrap_or(parts.len());
+                is_beyond |= place >= PARTS_MAX;
+                if is_beyond {
+                    return;
+                }
+                if known.is_none() {
+                    let value = Some(value.into_owned().into());
+                    parts.push(Part::new(value, Summary::default()));
+                }
+                match parts.get_mut(place) {
+                    Some(part) => part,
+                    None => return,
+                }
+            }
+        };
+        part.summary.apply(variant, at, body);
+    })
+    .map_err(QuestionError::Log)?;
+    if is_beyond {
+        return Err(QuestionError::TooManyParts(by.as_str().to_owned()));
+    }
+    if parts.is_empty() {
+        return Err(QuestionError::UnknownField(by.as_str().to_owned()));
+    }
+    if without.summary.entry_count() > 0 {
+        parts.push(without);
+    }
+    Ok(parts)
+}
+
+/// The units of all parts, in as few scans as their share of the memory allows.
+fn scan_units<L: Entries>(
+    log: &mut L,
+    unit: &FieldPath,
+    parts: &mut [Part],
+    part_of: &mut dyn FnMut(&[u8]) -> Option<usize>,
+) -> Result<(), L::Error> {
+    let bytes_max = BYTES_MAX / parts.len().max(1);
+    let mut scans: Vec<_> = parts
+        .iter()
+        .map(|part| UnitScan::new(unit, &part.summary, bytes_max))
+        .collect();
+    loop {
+        let mut tables: Vec<_> = scans.iter_mut().map(UnitScan::next_table).collect();
+        if tables.iter().all(Option::is_none) {
+            break;
+        }
+        log.scan(&mut |variant, _, body| {
+            let place = part_of(body);
+            if let Some(Some(table)) = place.and_then(|place| tables.get_mut(place)) {
+                table.apply(variant, body);
+            }
+        })?;
+        for (scan, table) in scans.iter_mut().zip(tables) {
+            if let Some(table) = table {
+                scan.take(table);
+            }
+        }
+    }
+    for (part, scan) in parts.iter_mut().zip(scans) {
+        part.units = Some(scan.finish());
+    }
+    Ok(())
+}
+
+impl Answer {
+    /// The answer as text that ends with a line feed.
+    pub fn render(&self, format: Format) -> String {
+        match (self, format) {
+            (Self::Whole(report), format) => report.render(format),
+            (Self::Parts { .. }, Format::Json) => {
+                // Numbers, texts and lists always serialise.
+                let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+                text.push('\n');
+                text
+            }
+            (Self::Parts { reports, .. }, format) => {
+                let texts: Vec<_> = reports.iter().map(|one| one.render(format)).collect();
+                texts.join("\n")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
