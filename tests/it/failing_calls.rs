@@ -18,6 +18,9 @@ use crate::scene::replay_of;
 
 /// Far more than anything here takes: what isn't there by then never comes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long something may wait for a disk that is full, or a descriptor, before there is one: both
+/// laps of the journal may have filled before the first was found to be stuck.
+const STUCK: Duration = Duration::from_secs(2);
 const EXPERIMENTS: [&str; 2] = ["one", "two"];
 /// Parts of paths, the first that fits counts.
 const FAMILIES: [&str; 11] = [
@@ -89,6 +92,8 @@ struct Run {
     /// Why starts were refused.
     refusals: Vec<String>,
     full: usize,
+    /// Whether the fault is one that things wait for to pass.
+    is_waited_for: bool,
 }
 
 impl Run {
@@ -105,6 +110,7 @@ impl Run {
             calls: Vec::new(),
             refusals: Vec::new(),
             full: 0,
+            is_waited_for: false,
         }
     }
 
@@ -147,13 +153,29 @@ impl Run {
         self.machine.record();
     }
 
+    /// What is answered, at the latest when the disk is well again.
+    fn answer<T>(&self, asked: impl Future<Output = T>) -> T {
+        let (runtime, _) = self.life.as_ref().expect("alive");
+        runtime.block_on(async {
+            let mut asked = std::pin::pin!(asked);
+            if self.is_waited_for {
+                if let Ok(answer) = tokio::time::timeout(STUCK, &mut asked).await {
+                    return answer;
+                }
+                self.machine.heal();
+            }
+            let answer = tokio::time::timeout(PATIENCE, asked).await;
+            answer.expect("it waits for something that never comes")
+        })
+    }
+
     fn make(&mut self, name: &'static str) {
-        let (runtime, store) = self.life.as_ref().expect("alive");
+        let (_, store) = self.life.as_ref().expect("alive");
         let definition = Definition {
             open_variants: true,
             ..Definition::default()
         };
-        let made = runtime.block_on(store.define(&slug(name), definition));
+        let made = self.answer(store.define(&slug(name), definition));
         match made {
             Ok(made) if made.created => drop(self.acked.insert(name, Vec::new())),
             Ok(_) => {}
@@ -162,8 +184,8 @@ impl Run {
     }
 
     fn delete(&mut self, name: &'static str) {
-        let (runtime, store) = self.life.as_ref().expect("alive");
-        if runtime.block_on(store.delete(&slug(name))).is_err() {
+        let (_, store) = self.life.as_ref().expect("alive");
+        if self.answer(store.delete(&slug(name))).is_err() {
             if store.health() != StoreHealth::StorageFailed {
                 // It is as it was.
                 return;
@@ -178,7 +200,7 @@ impl Run {
         if self.unknown.contains(name) || !self.acked.contains_key(name) {
             return;
         }
-        let (runtime, store) = self.life.as_ref().expect("alive");
+        let (_, store) = self.life.as_ref().expect("alive");
         let entries = (0..count).map(|_| {
             self.n += 1;
             entry("A", self.n, padding)
@@ -188,8 +210,7 @@ impl Run {
         let permit = store.reserve(count * 1000).unwrap();
         let name_of = slug(name);
         let appended = store.append_batch(&name_of, entries, permit);
-        let appended = runtime.block_on(async { tokio::time::timeout(PATIENCE, appended).await });
-        match appended.expect("an append waits for something that never comes") {
+        match self.answer(appended) {
             Ok(ids) => {
                 let acked = self.acked.get_mut(name).expect("made");
                 acked.extend(ids.into_iter().zip(bodies));
@@ -213,8 +234,8 @@ impl Run {
     }
 
     fn stop(&mut self) {
-        if let Some((runtime, store)) = &self.life {
-            runtime.block_on(store.shutdown());
+        if let Some((_, store)) = &self.life {
+            self.answer(store.shutdown());
         }
         self.next_life();
     }
@@ -363,6 +384,8 @@ fn run(cell: &Cell, end: End, seed: u64) -> bool {
     let mut run = Run::new(seed);
     let failure = FAILURES[cell.failure];
     let is_burst = cell.is_sticky && failure == Failure::Interrupted;
+    let passes = matches!(failure, Failure::Full | Failure::TooManyFiles);
+    run.is_waited_for = cell.is_sticky && passes;
     for _ in 0..if is_burst { INTERRUPTIONS } else { 1 } {
         run.machine.fail(Fault {
             op: cell.op,
