@@ -259,7 +259,7 @@ impl SegmentFile {
     /// found when it was deleted, also when the next life has a file of this name.
     pub fn map_written(&self, frames_end: u64) -> io::Result<Mapping> {
         self.write_out(u64::MAX)?;
-        let _io = lock(&self.io);
+        let mut io = lock(&self.io);
         let has_ended = self.incarnation.go_on();
         if *has_ended {
             return Err(io::ErrorKind::NotFound.into());
@@ -267,6 +267,12 @@ impl SegmentFile {
         let file = self.disk.open(&self.path, Access::ReadWrite)?;
         let len = file.len()?;
         if len > frames_end {
+            // No journal has these bytes: without the folder the file could be gone after a crash,
+            // and come back from the journal with other bytes there.
+            let synced = self.sync_folder(&mut io);
+            synced.map_err(|trouble| match trouble {
+                Trouble::Write(error) | Trouble::Sync(error) => error,
+            })?;
             file.sync_data()?;
             file.drop_cache()?;
         }
