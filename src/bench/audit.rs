@@ -160,16 +160,7 @@ impl Store<'_> {
 impl Audited {
     /// The last look at a store.
     fn take(&mut self, seen: Verdict, ledger: &Ledger) {
-        let all = &mut self.verdict;
-        all.acknowledged += seen.acknowledged;
-        all.unknown += seen.unknown;
-        all.found += seen.found;
-        all.lost += seen.lost;
-        all.doubled += seen.doubled;
-        all.changed += seen.changed;
-        all.unexpected += seen.unexpected;
-        all.torn += seen.torn;
-        all.damage.extend(seen.damage);
+        self.verdict.add(seen);
         self.unknown_found += ledger.unknown_found();
     }
 }

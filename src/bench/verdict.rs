@@ -27,6 +27,19 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Takes in the verdict on another store.
+    pub fn add(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.unknown += other.unknown;
+        self.found += other.found;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.changed += other.changed;
+        self.unexpected += other.unexpected;
+        self.torn += other.torn;
+        self.damage.extend(other.damage);
+    }
+
     pub fn is_good(&self) -> bool {
         let bad = [
             self.lost,

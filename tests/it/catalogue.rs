@@ -94,15 +94,14 @@ async fn assert_sound(machine: &SimMachine, store: Store, case: &str) {
     assert_eq!(files.iter().find(is_left_over), None, "{case}");
 }
 
-/// On one thread, so that what is spawned goes on only while somebody else waits.
-#[tokio::test]
-async fn a_definition_that_is_dropped_at_any_poll_is_done_or_was_not_begun() {
+/// Drops what `ask` makes of a new store at its first poll, its second, and so on to its end.
+async fn dropped_at_each_poll(ask: impl AsyncFn(&Store, usize, bool) -> bool) {
     let mut dropped = 0;
     for (round, at_once) in [true, false, true, false].into_iter().enumerate() {
         for polls in 0..POLLS_MAX {
             let machine = SimMachine::new(polls as u64, 512);
             let store = open(&machine);
-            let has_ended = dropped_after(polls, at_once, define(&store, "one")).await;
+            let has_ended = ask(&store, polls, at_once).await;
             let case = format!("round {round}: {polls} polls, at once: {at_once}");
             assert_sound(&machine, store, &case).await;
             if has_ended {
@@ -115,29 +114,26 @@ async fn a_definition_that_is_dropped_at_any_poll_is_done_or_was_not_begun() {
     assert!(dropped > 0, "some were dropped on the way");
 }
 
+/// On one thread, so that what is spawned goes on only while somebody else waits.
+#[tokio::test]
+async fn a_definition_that_is_dropped_at_any_poll_is_done_or_was_not_begun() {
+    dropped_at_each_poll(async |store: &Store, polls, at_once| {
+        dropped_after(polls, at_once, define(store, "one")).await
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_deletion_that_is_dropped_at_any_poll_is_done_or_was_not_begun() {
-    let mut dropped = 0;
-    for (round, at_once) in [true, false, true, false].into_iter().enumerate() {
-        for polls in 0..POLLS_MAX {
-            let machine = SimMachine::new(polls as u64, 512);
-            let store = open(&machine);
-            define(&store, "one").await;
-            for n in 0..9 {
-                append(&store, "one", n).await.unwrap();
-            }
-            let one = slug("one");
-            let has_ended = dropped_after(polls, at_once, store.delete(&one)).await;
-            let case = format!("round {round}: {polls} polls, at once: {at_once}");
-            assert_sound(&machine, store, &case).await;
-            if has_ended {
-                break;
-            }
-            dropped += usize::from(polls > 0);
-            assert!(polls < POLLS_MAX - 1, "it comes to its end");
+    dropped_at_each_poll(async |store: &Store, polls, at_once| {
+        define(store, "one").await;
+        for n in 0..9 {
+            append(store, "one", n).await.unwrap();
         }
-    }
-    assert!(dropped > 0, "some were dropped on the way");
+        let one = slug("one");
+        dropped_after(polls, at_once, store.delete(&one)).await
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

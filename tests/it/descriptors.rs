@@ -38,6 +38,16 @@ async fn append(store: &Store, entries: Vec<NewEntry>) -> Result<Vec<LogId>, App
     store.append_batch(&slug("one"), entries, permit).await
 }
 
+/// Nothing is in doubt: the store is ready, and its files hold these entries and no others.
+async fn assert_holds_just(machine: &SimMachine, store: &Store, ids: &[LogId]) {
+    assert_eq!(store.health(), StoreHealth::Ready);
+    store.shutdown().await;
+    let (found, outcome) = replay_of(machine, STORE.as_ref());
+    assert_eq!(outcome.damages, []);
+    let found: Vec<LogId> = found.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(found, ids);
+}
+
 fn no_descriptors(machine: &SimMachine) {
     for (op, path) in [
         (Op::Open, SEGMENT),
@@ -116,12 +126,7 @@ async fn a_large_group_without_a_descriptor_is_refused_and_costs_nothing() {
         ids.extend(append(&store, vec![entry("A", round, 100)]).await.unwrap());
         ids.extend(append(&store, large(round)).await.unwrap());
     }
-    assert_eq!(store.health(), StoreHealth::Ready);
-    store.shutdown().await;
-    let (found, outcome) = replay_of(&machine, STORE.as_ref());
-    assert_eq!(outcome.damages, []);
-    let found: Vec<LogId> = found.into_iter().map(|(id, _)| id).collect();
-    assert_eq!(found, ids);
+    assert_holds_just(&machine, &store, &ids).await;
 }
 
 /// What the group gives up its segment for is in that segment's file, and can't be read again then.
@@ -143,12 +148,7 @@ async fn what_stands_before_a_refused_large_group_is_still_read() {
         }
         ids.extend(append(&store, large()).await.unwrap());
     }
-    assert_eq!(store.health(), StoreHealth::Ready);
-    store.shutdown().await;
-    let (found, outcome) = replay_of(&machine, STORE.as_ref());
-    assert_eq!(outcome.damages, []);
-    let found: Vec<LogId> = found.into_iter().map(|(id, _)| id).collect();
-    assert_eq!(found, ids);
+    assert_holds_just(&machine, &store, &ids).await;
 }
 
 /// Lets a server that runs open nothing more, or again as much as it may.

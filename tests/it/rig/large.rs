@@ -1,5 +1,6 @@
 //! Large groups, which go around the journal, as an actor writes them.
 
+use trialog::fs::sim::{Failure, Fault, Op};
 use trialog::fs::{is_full, is_out_of_descriptors};
 use trialog::journal::{CommitError, Group, Mark};
 use trialog::log::lead::Lead;
@@ -7,9 +8,27 @@ use trialog::log::segment_file::Trouble;
 use trialog::log::writer::Staged;
 use trialog::model::{NewEntry, Slug};
 
-use super::{Rig, SECTOR, group, slug};
+use super::{Rig, SECTOR, entry, group, slug};
+use crate::scene::SEGMENT;
 
 impl Rig {
+    /// A store with one entry, and behind it a large group whose sync failed: nobody was told that
+    /// it is there.
+    pub fn with_an_unsynced_large_group() -> Self {
+        let mut rig = Self::with("one");
+        rig.put("one", 1, 100);
+        rig.machine.fail(Fault {
+            op: Op::Sync,
+            path: SEGMENT,
+            after: 0,
+            failure: Failure::Io,
+            is_sticky: false,
+        });
+        let dead = (100..104).map(|n| entry("B", n, 700)).collect();
+        assert!(rig.append_around("one", dead).is_err());
+        rig
+    }
+
     /// Appends a group around the journal, as the actor does with a large one.
     pub fn append_around(&mut self, name: &str, entries: Vec<NewEntry>) -> Result<(), CommitError> {
         let name = slug(name);

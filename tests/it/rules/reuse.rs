@@ -53,24 +53,6 @@ fn rule_7_journal_space_is_used_again_only_after_its_segments_are_synced() {
 
 /// Its segment's file is new and open when it goes, so its folder was still to be synced.
 #[test]
-fn rule_7_a_deleted_experiment_does_not_keep_a_lap_from_being_used_again() {
-    for count in [2, 20] {
-        let names = names(count);
-        let mut rig = with_all(&names);
-        assert!(put_all(&mut rig, &names, 0));
-        rig.background();
-        rig.delete(&names[0]);
-        for n in 1..150 {
-            assert!(put_all(&mut rig, &names[1..], n), "append {n} of {count}");
-        }
-        rig.stop();
-        rig.check();
-        rig.start().unwrap();
-        rig.check();
-    }
-}
-
-#[test]
 fn rule_7_when_segments_cant_be_synced_their_journal_space_is_kept() {
     for (count, op, path) in [
         (1, Op::Sync, SEGMENT),
