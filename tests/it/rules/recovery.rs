@@ -342,6 +342,32 @@ fn bytes_set_aside_that_a_failed_sync_left_in_the_cache_are_sealed_as_the_disk_h
     rig.check();
 }
 
+/// A large group was in its file, whose folder could not be opened to be synced: given up, its bytes
+/// are set aside. A power cut takes the file, and the journal brings back what it has of it.
+#[test]
+fn bytes_set_aside_in_a_file_that_may_go_are_not_summed() {
+    let mut rig = Rig::with("one");
+    rig.put("one", 1, 100);
+    rig.machine.fail(Fault {
+        op: Op::SyncDir,
+        path: "/experiments/one",
+        after: 0,
+        failure: Failure::TooManyFiles,
+        is_sticky: true,
+    });
+    let dead = (100..104).map(|n| entry("B", n, 700)).collect();
+    assert!(rig.append_around("one", dead).is_err());
+    rig.seal();
+    rig.crash(Crash::LoseAll);
+    rig.check();
+    rig.machine.heal();
+    rig.start().unwrap();
+    rig.put("one", 2, 100);
+    rig.seal();
+    rig.restart();
+    rig.check();
+}
+
 #[test]
 fn after_a_failed_sync_nothing_is_sealed() {
     let mut rig = Rig::with("one");
