@@ -90,11 +90,13 @@ fn expected<'p>(path: &'p str, method: &Method) -> Result<Asked<'p>, &'static st
         ["", "experiment", slug, "log"] if !slug.is_empty() => {
             by(&[(is(Method::POST), Action::Append)], Some(*slug), None)
         }
-        ["", "experiment", slug, "logs"] if !slug.is_empty() => by(
-            &[(is(Method::POST), Action::AppendBatch)],
-            Some(*slug),
-            None,
-        ),
+        ["", "experiment", slug, "logs"] if !slug.is_empty() => {
+            let cases = [
+                (is_get, Action::QueryLogs),
+                (is(Method::POST), Action::AppendBatch),
+            ];
+            by(&cases, Some(*slug), None)
+        }
         ["", "experiment", slug, "log", id] if !slug.is_empty() && !id.is_empty() => {
             by(&[(is_get, Action::GetEntry)], Some(*slug), Some(*id))
         }
