@@ -83,9 +83,14 @@ fn through_the_journal(dir: &Path, count: usize) -> impl FnMut(u64) {
             lead: trialog::log::lead::Lead::default(),
             bytes: vec![7; ENTRY_LEN],
             mark: Mark::None,
+            can_be_taken_back: false,
             done: Box::new(|result| assert!(result.is_ok(), "{result:?}")),
         });
-        parts.committer.commit(groups.collect());
+        let mut waiting = parts.committer.commit(groups.collect());
+        while !waiting.is_empty() {
+            std::thread::yield_now();
+            waiting = parts.committer.commit(waiting);
+        }
     }
 }
 

@@ -113,6 +113,8 @@ fn footer_group(segment: Arc<ClosedSegment>, sealing: Sealing) -> Group {
         lead: sealing.lead,
         bytes: sealing.bytes,
         mark: Mark::None,
+        // Nobody waits for it.
+        can_be_taken_back: false,
         done: Box::new(move |result| {
             if result.is_ok() {
                 segment.note_done();

@@ -357,6 +357,7 @@ impl Store {
     /// segments, so that the next start has nothing to redo.
     pub async fn shutdown(&self) {
         self.is_closing.store(true, Ordering::Release);
+        self.shared.journal.begin_shutdown();
         let _catalogue = self.catalogue.lock().await;
         let mut stopping = tokio::task::JoinSet::new();
         for handle in self.registry.live() {

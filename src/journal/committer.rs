@@ -12,7 +12,7 @@ use super::checkpoint::{OpenLap, Shared};
 use super::format::{
     BATCH_HEADER_LEN, RecordMark, begin_batch, finish_batch, group_len_max, push_group,
 };
-use super::{CommitError, Group, Mark};
+use super::{CommitError, Group, JournalHealth, Mark};
 use crate::fs::write_all_at;
 use crate::log::segment_file::SegmentId;
 use crate::model::Durability;
@@ -50,8 +50,10 @@ impl Committer {
         }
     }
 
-    /// Makes all groups durable and answers each.
-    pub fn commit(&mut self, groups: Vec<Group>) {
+    /// Makes groups durable and answers each. Gives back those that wait until a lap is free, in
+    /// their order: they come first in the next call, which [`Shared::wake_with`] asks for.
+    #[must_use]
+    pub fn commit(&mut self, groups: Vec<Group>) -> Vec<Group> {
         let mut waiting = groups.into_iter().peekable();
         while waiting.peek().is_some() {
             let mut batch = Vec::new();
@@ -67,26 +69,44 @@ impl Committer {
                 continue;
             }
             match self.write(&batch, batch_len) {
-                Ok(()) => self.acknowledge(batch),
+                Ok(true) => self.acknowledge(batch),
+                Ok(false) => return self.keep_waiting(batch.into_iter().chain(waiting)),
                 Err(error) => {
                     self.shared.poison("writing or syncing the journal", &error);
                     answer_all(batch, CommitError::Failed);
                 }
             }
         }
+        Vec::new()
     }
 
-    /// The lap in use, when no more groups will come.
-    pub fn into_lap(self) -> OpenLap {
-        self.lap
+    /// The lap in use, when no more groups will come. `None` while a large group has not ended: redo
+    /// must find its mark, so the laps stay as they are.
+    pub fn into_lap(self) -> Option<OpenLap> {
+        self.open_marks.is_empty().then_some(self.lap)
     }
 
-    fn write(&mut self, groups: &[Group], groups_len_max: usize) -> io::Result<()> {
+    /// Of groups that have no lap to go to, those that wait for one. While nobody knows when there
+    /// will be one, those that can are taken back.
+    fn keep_waiting(&self, groups: impl Iterator<Item = Group>) -> Vec<Group> {
+        let why = match self.shared.health() {
+            JournalHealth::Full => CommitError::Full,
+            JournalHealth::OutOfDescriptors => CommitError::OutOfDescriptors,
+            JournalHealth::Ready | JournalHealth::Failed => return groups.collect(),
+        };
+        let (refused, waiting) = groups.partition(|group| group.can_be_taken_back);
+        answer_all(refused, why);
+        waiting
+    }
+
+    /// Writes a batch, and syncs it if that is asked for; `false` when there is no lap for it.
+    fn write(&mut self, groups: &[Group], groups_len_max: usize) -> io::Result<bool> {
         let marks = self.open_marks.iter();
         let marks_len_max: usize = marks.map(|m| group_len_max(&m.segment, m.data.len())).sum();
         let around = BATCH_HEADER_LEN + self.lap.header.sector_bytes as usize;
-        if self.lap.room() < (around + marks_len_max + groups_len_max) as u64 {
-            self.begin_lap()?;
+        let is_full = self.lap.room() < (around + marks_len_max + groups_len_max) as u64;
+        if is_full && !self.begin_lap()? {
+            return Ok(false);
         }
         begin_batch(&mut self.buffer);
         let mut group_count = 0;
@@ -139,7 +159,7 @@ impl Committer {
         self.shared.note_written(self.next_batch);
         self.lap.position += self.buffer.len() as u64;
         self.next_batch += 1;
-        Ok(())
+        Ok(true)
     }
 
     fn acknowledge(&mut self, groups: Vec<Group>) {
@@ -170,14 +190,17 @@ impl Committer {
         }
     }
 
-    fn begin_lap(&mut self) -> io::Result<()> {
+    /// Goes on in the other lap, if that was checkpointed.
+    fn begin_lap(&mut self) -> io::Result<bool> {
         if self.shared.durability == Durability::Relaxed {
             self.shared.flush()?;
         }
-        let next = self.shared.wait_for_spare()?;
+        let Some(next) = self.shared.take_spare()? else {
+            return Ok(false);
+        };
         let retired = std::mem::replace(&mut self.lap, next);
         self.shared.retire(retired, self.lap.file.clone());
-        Ok(())
+        Ok(true)
     }
 }
 
