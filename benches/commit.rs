@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use trialog::fs::real;
 use trialog::journal::local::{LocalOptions, Parts, Resume};
-use trialog::journal::{Group, Mark};
+use trialog::journal::{Group, IfFull, Mark};
 use trialog::log::segment_file::{Incarnation, SegmentFile, SegmentId};
 use trialog::model::{Durability, Slug};
 
@@ -83,7 +83,7 @@ fn through_the_journal(dir: &Path, count: usize) -> impl FnMut(u64) {
             lead: trialog::log::lead::Lead::default(),
             bytes: vec![7; ENTRY_LEN],
             mark: Mark::None,
-            can_be_taken_back: false,
+            if_full: IfFull::Waits,
             done: Box::new(|result| assert!(result.is_ok(), "{result:?}")),
         });
         let mut waiting = parts.committer.commit(groups.collect());

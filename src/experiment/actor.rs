@@ -14,7 +14,7 @@ use super::error::{AppendError, ReadError, StoreError};
 use super::inflight::InFlight;
 use super::sealer::Sealer;
 use crate::fs::{Host, is_full, is_out_of_descriptors};
-use crate::journal::{CommitError, Group, Journal, JournalHealth, Mark};
+use crate::journal::{CommitError, Group, IfFull, Journal, JournalHealth, Mark};
 use crate::log::lead::Lead;
 use crate::log::open::OpenedLog;
 use crate::log::segment_file::Trouble;
@@ -358,7 +358,7 @@ impl Actor {
             lead: staged.lead,
             bytes: staged.bytes,
             mark: Mark::None,
-            can_be_taken_back: true,
+            if_full: IfFull::IsTakenBack,
             done: Box::new(done),
         });
     }
@@ -392,7 +392,7 @@ impl Actor {
             lead: staged.lead.clone(),
             bytes: std::mem::take(&mut staged.bytes),
             mark: Mark::Begin,
-            can_be_taken_back: true,
+            if_full: IfFull::IsTakenBack,
             done: Box::new(|_| {}),
         };
         if let Err(error) = self.commit_group(head).await {
@@ -452,7 +452,7 @@ impl Actor {
             lead: next.lead,
             bytes: next.bytes,
             mark: Mark::None,
-            can_be_taken_back: false,
+            if_full: IfFull::HasRoom,
             done: Box::new(|_| {}),
         };
         if self.commit_group(header).await.is_err() {
@@ -568,7 +568,7 @@ fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group
         lead: Lead::default(),
         bytes: seam,
         mark: Mark::End { end },
-        can_be_taken_back: false,
+        if_full: IfFull::HasRoom,
         done: Box::new(|_| {}),
     }
 }

@@ -28,11 +28,22 @@ pub struct Group {
     pub bytes: Vec<u8>,
     /// Whether a large group around the journal begins or ends here.
     pub mark: Mark,
-    /// Whether it is refused while the journal is stuck, since whoever submitted it takes back what
-    /// is staged. Until `done` has said so no more is submitted for this segment. Other groups wait.
-    pub can_be_taken_back: bool,
+    /// What becomes of it while the journal is full.
+    pub if_full: IfFull,
     /// Called once, on the thread that commits: it must not block.
     pub done: Box<dyn FnOnce(Result<(), CommitError>) + Send>,
+}
+
+/// What becomes of a group while no lap is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfFull {
+    /// It waits for one.
+    Waits,
+    /// It waits too, but is refused when the journal is stuck. Whoever submitted it takes back what is
+    /// staged, and submits no more for its segment until `done` has said so.
+    IsTakenBack,
+    /// It ends a large group, alone of its experiment: for that there is room in the lap before.
+    HasRoom,
 }
 
 /// How a group around the journal is made known to it.

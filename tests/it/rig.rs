@@ -18,7 +18,7 @@ use trialog::experiment::folder::{self, Folder};
 use trialog::fs::sim::{Crash, SimMachine};
 use trialog::fs::{Host, is_full, is_out_of_descriptors};
 use trialog::journal::local::{LocalOptions, Parts};
-use trialog::journal::{CommitError, Group, Mark};
+use trialog::journal::{CommitError, Group, IfFull, Mark};
 use trialog::log::open::OpenedLog;
 use trialog::log::segment_file::{Incarnation, Trouble};
 use trialog::log::view::ClosedSegment;
@@ -385,7 +385,7 @@ impl Rig {
                 lead: sealing.lead,
                 bytes: sealing.bytes,
                 mark: Mark::None,
-                can_be_taken_back: false,
+                if_full: IfFull::Waits,
                 done: Box::new(|_| {}),
             });
             closed.note_done();
@@ -473,7 +473,7 @@ pub fn group(staged: Staged, done: impl FnOnce(Result<(), CommitError>) + Send +
         lead: staged.lead,
         bytes: staged.bytes,
         mark: Mark::None,
-        can_be_taken_back: true,
+        if_full: IfFull::IsTakenBack,
         done: Box::new(done),
     }
 }

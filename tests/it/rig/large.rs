@@ -2,7 +2,7 @@
 
 use trialog::fs::sim::{Failure, Fault, Op};
 use trialog::fs::{is_full, is_out_of_descriptors};
-use trialog::journal::{CommitError, Group, Mark};
+use trialog::journal::{CommitError, Group, IfFull, Mark};
 use trialog::log::lead::Lead;
 use trialog::log::segment_file::Trouble;
 use trialog::log::writer::Staged;
@@ -49,7 +49,7 @@ impl Rig {
             lead: staged.lead.clone(),
             bytes: std::mem::take(&mut staged.bytes),
             mark: Mark::Begin,
-            can_be_taken_back: true,
+            if_full: IfFull::IsTakenBack,
             done: Box::new(|_| {}),
         };
         let mut result = self.commit_one(head);
@@ -92,7 +92,7 @@ impl Rig {
         let closed = writer.abandon(staged);
         let next = writer.stage(&[]).expect("staging is in memory");
         let header = Group {
-            can_be_taken_back: false,
+            if_full: IfFull::HasRoom,
             ..group(next, |_| {})
         };
         if self.commit_one(header).is_err() {
@@ -112,7 +112,7 @@ fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group
         lead: Lead::default(),
         bytes: seam,
         mark: Mark::End { end },
-        can_be_taken_back: false,
+        if_full: IfFull::HasRoom,
         done: Box::new(|_| {}),
     }
 }
