@@ -149,6 +149,37 @@ async fn what_stands_before_a_refused_large_group_is_still_read() {
     assert_holds_just(&machine, &store, &ids).await;
 }
 
+/// Between the rename and its sync a descriptor may be missing that was there before: the sync doesn't
+/// need one, since its failure would stop the store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn making_and_deleting_an_experiment_opens_nothing_between_rename_and_sync() {
+    let machine = SimMachine::new(1, 512);
+    let store = open(&machine, 16 << 10).await;
+    let renames = |is_of_folder: fn(&str) -> bool| {
+        let calls = machine.recorded();
+        let renamed = calls
+            .iter()
+            .position(|(op, path)| *op == Op::Rename && is_of_folder(path));
+        let (before, after) = calls.split_at(renamed.expect("it is renamed"));
+        let all = format!("{STORE}/experiments");
+        assert!(before.contains(&(Op::Open, all.clone())), "{calls:?}");
+        assert_eq!(after[1], (Op::SyncDir, all), "{calls:?}");
+    };
+    machine.record();
+    let definition = Definition {
+        open_variants: true,
+        ..Definition::default()
+    };
+    store.define(&slug("two"), definition).await.unwrap();
+    renames(|path| {
+        path.contains("/.new-two-") && !path.contains(".json") && !path.ends_with(".tmp")
+    });
+    machine.record();
+    store.delete(&slug("two")).await.unwrap();
+    renames(|path| path.contains("/experiments/") && !path.contains(".json"));
+    assert_holds_just(&machine, &store, &[]).await;
+}
+
 /// Lets a server that runs open nothing more, or again as much as it may.
 fn let_open(server: &Server, may: bool) {
     let pid = Pid::from_raw(server.pid() as i32).expect("not zero");
