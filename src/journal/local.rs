@@ -289,3 +289,82 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Only whole values are moved in and out under these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::fs::sim::{Failure, Fault, Op, SimMachine};
+    use crate::journal::format::BATCHES_AT;
+    use crate::journal::{IfFull, Mark};
+    use crate::log::lead::Lead;
+    use crate::log::segment_file::{Incarnation, SegmentFile, SegmentId};
+    use crate::model::Slug;
+
+    const GROUPS: u64 = 20;
+    const GROUP_LEN: u64 = 1000;
+
+    #[test]
+    fn groups_that_wait_for_a_lap_become_durable_in_their_order() {
+        let machine = SimMachine::new(1, 512);
+        let host = machine.host();
+        let store_dir = PathBuf::from("/store");
+        for dir in [store_dir.clone(), store_dir.join("one")] {
+            host.disk.create_dir(&dir).unwrap();
+        }
+        let options = LocalOptions {
+            store_dir: store_dir.clone(),
+            store_id: 1,
+            durability: Durability::Sync,
+            lap_bytes_max: BATCHES_AT + 5 * GROUP_LEN,
+            free_bytes_min: 0,
+        };
+        let parts = Parts::open(&host, &options, Resume::default()).unwrap();
+        let (wake, woken) = channel();
+        let journal = LocalJournal::start(parts, move || wake.send(()).unwrap()).unwrap();
+        let id = SegmentId {
+            slug: Slug::parse("one").unwrap(),
+            incarnation: 1,
+            first_sequence: 0,
+            salt: 1,
+        };
+        let path = store_dir.join("one/0.segment");
+        let segment = SegmentFile::new(host.disk.clone(), Incarnation::new(1), id, path);
+        let segment = Arc::new(segment);
+        machine.fail(Fault {
+            op: Op::Create,
+            path: ".segment",
+            after: 0,
+            failure: Failure::Full,
+            is_sticky: true,
+        });
+        let (done, durable) = channel();
+        for n in 0..GROUPS {
+            let done = done.clone();
+            journal.submit(Group {
+                segment: segment.clone(),
+                offset: n * GROUP_LEN,
+                lead: Lead::default(),
+                bytes: vec![7; GROUP_LEN as usize],
+                mark: Mark::None,
+                if_full: IfFull::Waits,
+                done: Box::new(move |result| done.send((n, result)).unwrap()),
+            });
+            // Each in turn, and those that are left in front of it.
+            journal.commit_waiting();
+        }
+        let fitting: Vec<_> = durable.try_iter().collect();
+        assert!(fitting.len() < GROUPS as usize, "some wait");
+        machine.heal();
+        let mut all = fitting;
+        while all.len() < GROUPS as usize {
+            woken.recv().unwrap();
+            journal.commit_waiting();
+            all.extend(durable.try_iter());
+        }
+        let in_order: Vec<_> = (0..GROUPS).map(|n| (n, Ok(()))).collect();
+        assert_eq!(all, in_order);
+        assert_eq!(segment.durable_end(), GROUPS * GROUP_LEN);
+    }
+}

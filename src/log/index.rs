@@ -344,6 +344,12 @@ mod tests {
             let (mut index, mut ids) = (index.clone(), IdGenerator::new(LogId::MIN, 7));
             entries(&mut index, &mut ids, 0..count);
             let (mark, expected) = (index.mark(), index.clone());
+            let variant = VariantRecord {
+                number: 2,
+                key: "C",
+            };
+            let position = 1024 + 1000 * count;
+            index.apply(position, LogId::MIN, &Record::Variant(variant));
             entries(&mut index, &mut ids, count..count + 300);
             index.rewind(&mark, 1024 + 1000 * count);
             assert_eq!(index, expected, "{count} entries");
