@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use trialog::fs::real;
 use trialog::journal::local::{LocalOptions, Parts, Resume};
-use trialog::journal::{Group, Mark};
+use trialog::journal::{Group, IfFull, Mark};
 use trialog::log::segment_file::{Incarnation, SegmentFile, SegmentId};
 use trialog::model::{Durability, Slug};
 
@@ -83,9 +83,14 @@ fn through_the_journal(dir: &Path, count: usize) -> impl FnMut(u64) {
             lead: trialog::log::lead::Lead::default(),
             bytes: vec![7; ENTRY_LEN],
             mark: Mark::None,
+            if_full: IfFull::Waits,
             done: Box::new(|result| assert!(result.is_ok(), "{result:?}")),
         });
-        parts.committer.commit(groups.collect());
+        let mut waiting = parts.committer.commit(groups.collect());
+        while !waiting.is_empty() {
+            std::thread::yield_now();
+            waiting = parts.committer.commit(waiting);
+        }
     }
 }
 

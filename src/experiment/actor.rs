@@ -14,7 +14,7 @@ use super::error::{AppendError, ReadError, StoreError};
 use super::inflight::InFlight;
 use super::sealer::Sealer;
 use crate::fs::{Host, is_full, is_out_of_descriptors};
-use crate::journal::{CommitError, Group, Journal, JournalHealth, Mark};
+use crate::journal::{CommitError, Group, IfFull, Journal, JournalHealth, Mark};
 use crate::log::lead::Lead;
 use crate::log::open::OpenedLog;
 use crate::log::segment_file::Trouble;
@@ -318,6 +318,11 @@ impl Actor {
         if batch.is_empty() {
             return;
         }
+        if self.in_flight.count() > 0 && self.writer.is_full_for(entries) {
+            // So that what may have to be taken back is never of two segments.
+            self.in_flight.wait_below(1).await;
+        }
+        self.take_back_refused();
         let mut staged = match self.writer.stage(entries) {
             Ok(staged) => staged,
             Err(error) => {
@@ -330,12 +335,16 @@ impl Actor {
             return self.commit_around(staged, batch).await;
         }
         let ticket = self.in_flight.enter();
+        let begin = staged.begin();
         let closed = staged.closed.take();
         let closed = closed.map(|closed| {
             let incarnation = self.options.incarnation.clone();
             (closed, incarnation, self.shared.clone())
         });
         let done = move |result: Result<(), CommitError>| {
+            if let Err(error @ (CommitError::Full | CommitError::OutOfDescriptors)) = result {
+                ticket.note_refused(begin, error.into());
+            }
             batch.answer(result.map_err(AppendError::from));
             // The next segment's header is durable and says where the closed one ends.
             if let (Ok(()), Some((closed, incarnation, shared))) = (result, closed) {
@@ -349,8 +358,18 @@ impl Actor {
             lead: staged.lead,
             bytes: staged.bytes,
             mark: Mark::None,
+            if_full: IfFull::IsTakenBack,
             done: Box::new(done),
         });
+    }
+
+    /// Takes back what the journal, which is stuck, has refused; says what the requests were told.
+    fn take_back_refused(&mut self) -> Option<AppendError> {
+        let refusal = self.in_flight.take_refusal()?;
+        self.writer.take_back(refusal.begin);
+        // Some may have been met in what isn't there now.
+        self.met_variants = None;
+        Some(refusal.error)
     }
 
     /// The way of a large group: a mark in the journal says where it begins, it is written into
@@ -358,6 +377,10 @@ impl Actor {
     async fn commit_around(&mut self, mut staged: Staged, batch: Batch) {
         // Whatever came before must be durable first: nothing may stand behind a hole.
         self.in_flight.wait_below(1).await;
+        if let Some(error) = self.take_back_refused() {
+            return batch.answer(Err(error));
+        }
+        let before = staged.begin();
         let (begin, end) = (staged.entries_begin(), staged.end());
         let (seam_offset, seam) = staged.seam(self.options.sector_bytes);
         let entries = staged.bytes.split_off(staged.head_len);
@@ -369,9 +392,14 @@ impl Actor {
             lead: staged.lead.clone(),
             bytes: std::mem::take(&mut staged.bytes),
             mark: Mark::Begin,
+            if_full: IfFull::IsTakenBack,
             done: Box::new(|_| {}),
         };
         if let Err(error) = self.commit_group(head).await {
+            if let CommitError::Full | CommitError::OutOfDescriptors = error {
+                self.writer.take_back(before);
+                self.met_variants = None;
+            }
             return batch.answer(Err(error.into()));
         }
         if let Some(closed) = closed {
@@ -424,6 +452,7 @@ impl Actor {
             lead: next.lead,
             bytes: next.bytes,
             mark: Mark::None,
+            if_full: IfFull::HasRoom,
             done: Box::new(|_| {}),
         };
         if self.commit_group(header).await.is_err() {
@@ -539,6 +568,7 @@ fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group
         lead: Lead::default(),
         bytes: seam,
         mark: Mark::End { end },
+        if_full: IfFull::HasRoom,
         done: Box::new(|_| {}),
     }
 }

@@ -78,6 +78,9 @@ impl From<CommitError> for AppendError {
         match error {
             CommitError::Failed => Self::Failed,
             CommitError::Refused => Self::StorageFailed,
+            CommitError::Full => Self::StorageFull,
+            CommitError::OutOfDescriptors => Self::Overloaded,
+            CommitError::Closed => Self::ShuttingDown,
         }
     }
 }

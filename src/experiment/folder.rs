@@ -340,11 +340,15 @@ pub fn create_experiment(
 ) -> Result<(), Trouble> {
     let all = experiments_dir(store_dir);
     let unfinished = write_unfinished(host, &all, slug, definition).map_err(Trouble::Write)?;
-    let named = host
-        .disk
-        .rename(&unfinished, &experiment_dir(store_dir, slug));
-    named.map_err(Trouble::Write)?;
-    host.disk.sync_dir(&all).map_err(Trouble::Sync)
+    let dir = experiment_dir(store_dir, slug);
+    rename_durably(host, &all, &unfinished, &dir)
+}
+
+/// Renames within `all`, which is opened first: the sync must not fail for want of a descriptor.
+fn rename_durably(host: &Host, all: &Path, from: &Path, to: &Path) -> Result<(), Trouble> {
+    let opened = host.disk.open_dir(all).map_err(Trouble::Write)?;
+    host.disk.rename(from, to).map_err(Trouble::Write)?;
+    opened.sync().map_err(Trouble::Sync)
 }
 
 fn write_unfinished(
@@ -380,14 +384,7 @@ pub fn remove_experiment(
     let tag = host.entropy.next_u64().map_err(Trouble::Write)?;
     let unfinished = all.join(format!("{UNFINISHED_PREFIX}deleted-{slug}-{tag:016x}"));
     let dir = experiment_dir(store_dir, slug);
-    let unlink = || {
-        // First what needs a descriptor, as the sync will: without one nothing is begun.
-        let listed = host.disk.list(&dir);
-        drop(listed.map_err(Trouble::Write)?);
-        let renamed = host.disk.rename(&dir, &unfinished);
-        renamed.map_err(Trouble::Write)?;
-        host.disk.sync_dir(&all).map_err(Trouble::Sync)
-    };
+    let unlink = || rename_durably(host, &all, &dir, &unfinished);
     match incarnation {
         Some(incarnation) => incarnation.end_by(unlink),
         None => unlink(),

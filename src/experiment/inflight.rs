@@ -1,15 +1,30 @@
-//! How many groups an actor has handed to the journal that are not answered yet.
+//! Which groups an actor has handed to the journal: how many are not answered yet, and which were
+//! refused.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
+
+use super::error::AppendError;
+use crate::log::writer::Begin;
 
 /// Counts groups in flight.
 #[derive(Default)]
 pub struct InFlight {
     count: AtomicUsize,
     left: Notify,
+    /// Whether there is a `refusal`: cheaper to ask, for each group.
+    is_refused: AtomicBool,
+    refusal: Mutex<Option<Refusal>>,
+}
+
+/// Groups that the journal, which is stuck, has refused: all from one on.
+pub struct Refusal {
+    /// Where the first of them was staged.
+    pub begin: Begin,
+    /// What their requests were told.
+    pub error: AppendError,
 }
 
 /// One group in flight; dropped when it is answered.
@@ -27,6 +42,15 @@ impl InFlight {
         self.count.load(Ordering::Acquire)
     }
 
+    /// What was refused since this was last asked. The actor takes it back before it stages more.
+    pub fn take_refusal(&self) -> Option<Refusal> {
+        if !self.is_refused.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        let refusal = self.refusal.lock();
+        refusal.unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Returns once there are fewer than `limit`.
     pub async fn wait_below(&self, limit: usize) {
         while self.count() >= limit {
@@ -36,6 +60,17 @@ impl InFlight {
             }
             left.await;
         }
+    }
+}
+
+impl Ticket {
+    /// Notes that the journal refused this group, which was staged at `begin`.
+    pub fn note_refused(&self, begin: Begin, error: AppendError) {
+        let Self(in_flight) = self;
+        let refusal = in_flight.refusal.lock();
+        let mut refusal = refusal.unwrap_or_else(PoisonError::into_inner);
+        refusal.get_or_insert(Refusal { begin, error });
+        in_flight.is_refused.store(true, Ordering::Release);
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use crate::fs::{Disk, is_full, is_out_of_descriptors};
 use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
-use crate::journal::{Group, Journal, Mark};
+use crate::journal::{Group, IfFull, Journal, Mark};
 use crate::log::segment_file::Incarnation;
 use crate::log::view::{ClosedSegment, Sealing};
 
@@ -113,6 +113,8 @@ fn footer_group(segment: Arc<ClosedSegment>, sealing: Sealing) -> Group {
         lead: sealing.lead,
         bytes: sealing.bytes,
         mark: Mark::None,
+        // Nobody waits for it.
+        if_full: IfFull::Waits,
         done: Box::new(move |result| {
             if result.is_ok() {
                 segment.note_done();

@@ -354,9 +354,11 @@ impl Store {
     }
 
     /// Refuses new work, finishes what was accepted, and makes everything durable in the
-    /// segments, so that the next start has nothing to redo.
+    /// segments, so that the next start has nothing to redo. What a full disk keeps from being
+    /// finished is refused, and the next start recovers from the journal.
     pub async fn shutdown(&self) {
         self.is_closing.store(true, Ordering::Release);
+        self.shared.journal.begin_shutdown();
         let _catalogue = self.catalogue.lock().await;
         let mut stopping = tokio::task::JoinSet::new();
         for handle in self.registry.live() {

@@ -54,6 +54,8 @@ pub trait Disk: Send + Sync {
     /// Makes a folder's entries (creations, renames, removals) durable. It is opened for that: with
     /// an error of [`is_out_of_descriptors`] no sync was tried.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Opens a folder, so that its entries can be made durable when no descriptor may be left.
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>>;
     /// Opens the file system that holds `path`. A write-back that failed is told only to those who
     /// had it open, so it is opened before anything is written that it will sync.
     fn open_filesystem(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>>;
@@ -103,6 +105,12 @@ pub trait File: Send + Sync {
     /// The first `len` bytes, mapped where the disk can. The caller has read the length first
     /// and never asks for more.
     fn map(&self, len: u64) -> io::Result<Mapping>;
+}
+
+/// An open folder.
+pub trait Dir: Send + Sync {
+    /// As [`Disk::sync_dir`].
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file system.

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Access, Clock, DirEntry, Disk, Entropy, File, FileSystem, Host, LockGuard, Mapping};
+use super::{
+    Access, Clock, Dir, DirEntry, Disk, Entropy, File, FileSystem, Host, LockGuard, Mapping,
+};
 
 /// The machine this process runs on.
 pub fn host() -> Host {
@@ -110,6 +112,10 @@ impl Disk for RealDisk {
         fs::File::open(path)?.sync_all()
     }
 
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
+        Ok(Box::new(RealDir(fs::File::open(path)?)))
+    }
+
     fn open_filesystem(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>> {
         Ok(Arc::new(RealFileSystem(fs::File::open(path)?)))
     }
@@ -198,6 +204,14 @@ impl File for RealFile {
         // stay there. Another program that truncates a segment breaks this; no check could help.
         let map = unsafe { memmap2::MmapOptions::new().len(len).map(&self.0)? };
         Ok(Mapping::Mapped(map))
+    }
+}
+
+struct RealDir(fs::File);
+
+impl Dir for RealDir {
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
     }
 }
 

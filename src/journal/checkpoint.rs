@@ -5,7 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tracing::warn;
@@ -57,10 +57,16 @@ pub struct Shared {
     synced_batch: AtomicU64,
     background: Mutex<Background>,
     background_changed: Condvar,
+    wake: OnceLock<Arc<Wake>>,
 }
+
+/// Has [`Committer::commit`](super::committer::Committer::commit) called soon.
+pub type Wake = dyn Fn() + Send + Sync;
 
 struct Background {
     spare: Option<OpenLap>,
+    /// Groups wait for it.
+    is_spare_awaited: bool,
     retired: Option<OpenLap>,
     active: Arc<dyn File>,
     last_lap: u64,
@@ -120,6 +126,7 @@ impl Shared {
         let background = Background {
             last_lap: spare.header.lap,
             spare: Some(spare),
+            is_spare_awaited: false,
             retired: None,
             active: active.file.clone(),
             scheduled: Vec::new(),
@@ -141,7 +148,14 @@ impl Shared {
             synced_batch: AtomicU64::new(0),
             background: Mutex::new(background),
             background_changed: Condvar::new(),
+            wake: OnceLock::new(),
         })
+    }
+
+    /// Says who is woken when groups wait for a lap and there is one, or when it becomes known that
+    /// there will be none.
+    pub fn wake_with(&self, wake: Arc<Wake>) {
+        let _told_once = self.wake.set(wake);
     }
 
     /// Whether a write or sync has failed.
@@ -153,6 +167,7 @@ impl Shared {
     pub fn set_failed(&self) -> bool {
         let is_first = !self.failed.swap(true, Ordering::AcqRel);
         self.background_changed.notify_all();
+        self.wake_waiting();
         is_first
     }
 
@@ -212,6 +227,7 @@ impl Shared {
     pub fn note_full(&self) {
         if !self.full.swap(true, Ordering::AcqRel) {
             warn!("the disk is full: entries are refused until there is room");
+            self.wake_waiting();
         }
         self.background_changed.notify_all();
     }
@@ -221,20 +237,21 @@ impl Shared {
         self.background().spare.is_some()
     }
 
-    /// The lap to go on with, once it may be reused.
-    pub fn wait_for_spare(&self) -> io::Result<OpenLap> {
+    /// The lap to go on with, if it may be reused. If not, groups wait for it.
+    pub fn take_spare(&self) -> io::Result<Option<OpenLap>> {
         let mut background = self.background();
-        loop {
-            if self.is_failed() {
-                return Err(io::Error::other(CommitError::Refused));
-            }
-            if let Some(spare) = background.spare.take() {
-                return Ok(spare);
-            }
-            background = self
-                .background_changed
-                .wait(background)
-                .unwrap_or_else(PoisonError::into_inner);
+        if self.is_failed() {
+            return Err(io::Error::other(CommitError::Refused));
+        }
+        background.is_spare_awaited = background.spare.is_none();
+        Ok(background.spare.take())
+    }
+
+    /// Something has changed for groups that wait.
+    fn wake_waiting(&self) {
+        let is_awaited = self.background().is_spare_awaited;
+        if let Some(wake) = self.wake.get().filter(|_| is_awaited) {
+            wake();
         }
     }
 
@@ -444,7 +461,10 @@ impl Checkpointer {
     fn note_descriptors(&self, is_stuck: bool) {
         let flag = &self.shared.out_of_descriptors;
         match (flag.swap(is_stuck, Ordering::AcqRel), is_stuck) {
-            (false, true) => warn!("no descriptor is left: entries are refused until there is one"),
+            (false, true) => {
+                warn!("no descriptor is left: entries are refused until there is one");
+                self.shared.wake_waiting();
+            }
             (true, false) => warn!("there are descriptors again: entries are taken"),
             _ => {}
         }
@@ -463,7 +483,7 @@ impl Checkpointer {
         drop(background);
         write_lap_header(&*lap.file, &header).map_err(Trouble::Sync)?;
         self.shared.background().spare = Some(OpenLap::new(lap.file.clone(), header, capacity));
-        self.shared.background_changed.notify_all();
+        self.shared.wake_waiting();
         Ok(())
     }
 

@@ -12,8 +12,9 @@ use super::checkpoint::{OpenLap, Shared};
 use super::format::{
     BATCH_HEADER_LEN, RecordMark, begin_batch, finish_batch, group_len_max, push_group,
 };
-use super::{CommitError, Group, Mark};
+use super::{CommitError, Group, IfFull, JournalHealth, Mark};
 use crate::fs::write_all_at;
+use crate::log::segment::SEGMENT_HEADER_LEN;
 use crate::log::segment_file::SegmentId;
 use crate::model::Durability;
 
@@ -50,8 +51,10 @@ impl Committer {
         }
     }
 
-    /// Makes all groups durable and answers each.
-    pub fn commit(&mut self, groups: Vec<Group>) {
+    /// Makes groups durable and answers each. Gives back those that wait until a lap is free, in
+    /// their order: they come first in the next call, which [`Shared::wake_with`] asks for.
+    #[must_use]
+    pub fn commit(&mut self, groups: Vec<Group>) -> Vec<Group> {
         let mut waiting = groups.into_iter().peekable();
         while waiting.peek().is_some() {
             let mut batch = Vec::new();
@@ -62,31 +65,66 @@ impl Committer {
                 batch_len += len_max(&group);
                 batch.push(group);
             }
-            if self.shared.is_failed() {
-                answer_all(batch, CommitError::Refused);
-                continue;
-            }
-            match self.write(&batch, batch_len) {
-                Ok(()) => self.acknowledge(batch),
-                Err(error) => {
-                    self.shared.poison("writing or syncing the journal", &error);
-                    answer_all(batch, CommitError::Failed);
-                }
+            if let Some(batch) = self.commit_batch(batch, batch_len) {
+                return self.keep_waiting(batch.into_iter().chain(waiting));
             }
         }
+        Vec::new()
     }
 
-    /// The lap in use, when no more groups will come.
-    pub fn into_lap(self) -> OpenLap {
-        self.lap
+    /// The lap in use, when no more groups will come. `None` while a large group has not ended: redo
+    /// must find its mark, so the laps stay as they are.
+    pub fn into_lap(self) -> Option<OpenLap> {
+        self.open_marks.is_empty().then_some(self.lap)
     }
 
-    fn write(&mut self, groups: &[Group], groups_len_max: usize) -> io::Result<()> {
+    /// Makes a batch durable and answers it; gives it back when there is no lap for it.
+    fn commit_batch(&mut self, batch: Vec<Group>, batch_len: usize) -> Option<Vec<Group>> {
+        if self.shared.is_failed() {
+            answer_all(batch, CommitError::Refused);
+            return None;
+        }
+        match self.write(&batch, batch_len) {
+            Ok(true) => self.acknowledge(batch),
+            Ok(false) => return Some(batch),
+            Err(error) => {
+                self.shared.poison("writing or syncing the journal", &error);
+                answer_all(batch, CommitError::Failed);
+            }
+        }
+        None
+    }
+
+    /// Of groups that have no lap to go to, those that wait for one. While nobody knows when there
+    /// will be one, those that can are taken back.
+    fn keep_waiting(&mut self, groups: impl Iterator<Item = Group>) -> Vec<Group> {
+        let (urgent, groups): (Vec<_>, Vec<_>) =
+            groups.partition(|group| group.if_full == IfFull::HasRoom);
+        let urgent_len = urgent.iter().map(len_max).sum();
+        let urgent = match urgent.is_empty() {
+            true => None,
+            false => self.commit_batch(urgent, urgent_len),
+        };
+        let groups = urgent.into_iter().flatten().chain(groups);
+        let why = match self.shared.health() {
+            JournalHealth::Full => CommitError::Full,
+            JournalHealth::OutOfDescriptors => CommitError::OutOfDescriptors,
+            JournalHealth::Ready | JournalHealth::Failed => return groups.collect(),
+        };
+        let (refused, waiting) = groups.partition(|group| group.if_full == IfFull::IsTakenBack);
+        answer_all(refused, why);
+        waiting
+    }
+
+    /// Writes a batch, and syncs it if that is asked for; `false` when there is no lap for it.
+    fn write(&mut self, groups: &[Group], groups_len_max: usize) -> io::Result<bool> {
         let marks = self.open_marks.iter();
         let marks_len_max: usize = marks.map(|m| group_len_max(&m.segment, m.data.len())).sum();
         let around = BATCH_HEADER_LEN + self.lap.header.sector_bytes as usize;
-        if self.lap.room() < (around + marks_len_max + groups_len_max) as u64 {
-            self.begin_lap()?;
+        let needed = around + marks_len_max + groups_len_max + self.kept_for_ends(groups);
+        let is_full = self.lap.room() < needed as u64;
+        if is_full && !self.begin_lap()? {
+            return Ok(false);
         }
         begin_batch(&mut self.buffer);
         let mut group_count = 0;
@@ -139,7 +177,23 @@ impl Committer {
         self.shared.note_written(self.next_batch);
         self.lap.position += self.buffer.len() as u64;
         self.next_batch += 1;
-        Ok(())
+        Ok(true)
+    }
+
+    /// Room that a batch of these groups leaves for the ends of large groups.
+    fn kept_for_ends(&self, groups: &[Group]) -> usize {
+        let is_end = |group: &Group| group.if_full == IfFull::HasRoom;
+        if groups.iter().all(is_end) {
+            return 0;
+        }
+        let begun = groups.iter().filter(|group| group.mark == Mark::Begin);
+        let begun = begun.map(|group| &group.segment.id);
+        let segments = self.open_marks.iter().map(|mark| &mark.segment);
+        // Two batches of whole sectors at most: the next segment's header, and the mark with a sector.
+        let sector = self.lap.header.sector_bytes as usize;
+        let data_len = sector.max(SEGMENT_HEADER_LEN as usize);
+        let batch_len = |segment| BATCH_HEADER_LEN + group_len_max(segment, data_len) + sector;
+        segments.chain(begun).map(|id| 2 * batch_len(id)).sum()
     }
 
     fn acknowledge(&mut self, groups: Vec<Group>) {
@@ -170,14 +224,17 @@ impl Committer {
         }
     }
 
-    fn begin_lap(&mut self) -> io::Result<()> {
+    /// Goes on in the other lap, if that was checkpointed.
+    fn begin_lap(&mut self) -> io::Result<bool> {
         if self.shared.durability == Durability::Relaxed {
             self.shared.flush()?;
         }
-        let next = self.shared.wait_for_spare()?;
+        let Some(next) = self.shared.take_spare()? else {
+            return Ok(false);
+        };
         let retired = std::mem::replace(&mut self.lap, next);
         self.shared.retire(retired, self.lap.file.clone());
-        Ok(())
+        Ok(true)
     }
 }
 

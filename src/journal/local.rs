@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use tracing::error;
+use tracing::{error, warn};
 
 use super::checkpoint::{
-    Checkpointer, OpenLap, Shared, journal_path, write_lap_header, write_zeros,
+    Checkpointer, OpenLap, Shared, Wake, journal_path, write_lap_header, write_zeros,
 };
 use super::committer::Committer;
 use super::format::LapHeader;
@@ -142,7 +142,7 @@ pub struct LocalJournal {
     shared: Arc<Shared>,
     queue: Mutex<Queue>,
     /// Called when the first group waits.
-    wake: Box<dyn Fn() + Send + Sync>,
+    wake: Arc<Wake>,
     committer: Mutex<Option<Committer>>,
     checkpointer: Mutex<Option<JoinHandle<Checkpointer>>>,
     sector_bytes: usize,
@@ -152,13 +152,17 @@ pub struct LocalJournal {
 #[derive(Default)]
 struct Queue {
     groups: Vec<Group>,
+    /// Nothing waits for a journal that is stuck any more.
+    is_ending: bool,
     is_closed: bool,
 }
 
 impl LocalJournal {
-    /// Starts the background work. `wake` is called when a group waits: whoever it wakes calls
-    /// [`Self::commit_waiting`].
+    /// Starts the background work. `wake` is called when a group waits, and when one that waits for a
+    /// lap may have it: whoever it wakes calls [`Self::commit_waiting`].
     pub fn start(parts: Parts, wake: impl Fn() + Send + Sync + 'static) -> io::Result<Self> {
+        let wake: Arc<Wake> = Arc::new(wake);
+        parts.shared.wake_with(wake.clone());
         let mut checkpointer = parts.checkpointer;
         let checkpointer = std::thread::Builder::new()
             .name("checkpoint".into())
@@ -171,7 +175,7 @@ impl LocalJournal {
         Ok(Self {
             shared: parts.shared,
             queue: Mutex::default(),
-            wake: Box::new(wake),
+            wake,
             committer: Mutex::new(Some(parts.committer)),
             checkpointer: Mutex::new(Some(checkpointer)),
             sector_bytes: parts.sector_bytes,
@@ -179,20 +183,36 @@ impl LocalJournal {
     }
 
     /// Makes all waiting groups durable, in one batch if they aren't too many, and answers them.
-    /// Blocks for a write and a sync.
+    /// Blocks for a write and a sync. Those for which there is no lap yet stay first in the queue.
     pub fn commit_waiting(&self) {
         let mut committer = lock(&self.committer);
         let groups = std::mem::take(&mut lock(&self.queue).groups);
-        match &mut *committer {
+        let left = match &mut *committer {
             Some(committer) => committer.commit(groups),
-            None => refuse(groups),
+            None => groups,
+        };
+        if !left.is_empty() {
+            self.put_back(left);
         }
+    }
+
+    fn put_back(&self, mut groups: Vec<Group>) {
+        let mut queue = lock(&self.queue);
+        groups.append(&mut queue.groups);
+        let is_stuck = self.shared.health() != JournalHealth::Ready;
+        // What comes behind one that is refused would stand behind a hole.
+        queue.is_closed |= queue.is_ending && is_stuck;
+        if queue.is_closed {
+            drop(queue);
+            return close(groups);
+        }
+        queue.groups = groups;
     }
 }
 
-fn refuse(groups: Vec<Group>) {
+fn close(groups: Vec<Group>) {
     for group in groups {
-        (group.done)(Err(CommitError::Refused));
+        (group.done)(Err(CommitError::Closed));
     }
 }
 
@@ -201,7 +221,7 @@ impl Journal for LocalJournal {
         let mut queue = lock(&self.queue);
         if queue.is_closed {
             drop(queue);
-            return refuse(vec![group]);
+            return close(vec![group]);
         }
         let is_first = queue.groups.is_empty();
         queue.groups.push(group);
@@ -231,6 +251,12 @@ impl Journal for LocalJournal {
         self.sector_bytes
     }
 
+    fn begin_shutdown(&self) {
+        lock(&self.queue).is_ending = true;
+        // For those that wait already.
+        (self.wake)();
+    }
+
     fn shutdown(&self) {
         lock(&self.queue).is_closed = true;
         self.commit_waiting();
@@ -243,7 +269,11 @@ impl Journal for LocalJournal {
             error!("the checkpoint thread panicked: the next start will recover from the journal");
             return;
         };
-        if let Err(error) = checkpointer.finish(committer.into_lap()) {
+        let Some(lap) = committer.into_lap() else {
+            warn!("a large group has not ended: the next start will recover from the journal");
+            return;
+        };
+        if let Err(error) = checkpointer.finish(lap) {
             error!(%error, "the last checkpoint failed: the next start will recover from the journal");
         }
     }
@@ -258,4 +288,83 @@ impl Drop for LocalJournal {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Only whole values are moved in and out under these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::fs::sim::{Failure, Fault, Op, SimMachine};
+    use crate::journal::format::BATCHES_AT;
+    use crate::journal::{IfFull, Mark};
+    use crate::log::lead::Lead;
+    use crate::log::segment_file::{Incarnation, SegmentFile, SegmentId};
+    use crate::model::Slug;
+
+    const GROUPS: u64 = 20;
+    const GROUP_LEN: u64 = 1000;
+
+    #[test]
+    fn groups_that_wait_for_a_lap_become_durable_in_their_order() {
+        let machine = SimMachine::new(1, 512);
+        let host = machine.host();
+        let store_dir = PathBuf::from("/store");
+        for dir in [store_dir.clone(), store_dir.join("one")] {
+            host.disk.create_dir(&dir).unwrap();
+        }
+        let options = LocalOptions {
+            store_dir: store_dir.clone(),
+            store_id: 1,
+            durability: Durability::Sync,
+            lap_bytes_max: BATCHES_AT + 5 * GROUP_LEN,
+            free_bytes_min: 0,
+        };
+        let parts = Parts::open(&host, &options, Resume::default()).unwrap();
+        let (wake, woken) = channel();
+        let journal = LocalJournal::start(parts, move || wake.send(()).unwrap()).unwrap();
+        let id = SegmentId {
+            slug: Slug::parse("one").unwrap(),
+            incarnation: 1,
+            first_sequence: 0,
+            salt: 1,
+        };
+        let path = store_dir.join("one/0.segment");
+        let segment = SegmentFile::new(host.disk.clone(), Incarnation::new(1), id, path);
+        let segment = Arc::new(segment);
+        machine.fail(Fault {
+            op: Op::Create,
+            path: ".segment",
+            after: 0,
+            failure: Failure::Full,
+            is_sticky: true,
+        });
+        let (done, durable) = channel();
+        for n in 0..GROUPS {
+            let done = done.clone();
+            journal.submit(Group {
+                segment: segment.clone(),
+                offset: n * GROUP_LEN,
+                lead: Lead::default(),
+                bytes: vec![7; GROUP_LEN as usize],
+                mark: Mark::None,
+                if_full: IfFull::Waits,
+                done: Box::new(move |result| done.send((n, result)).unwrap()),
+            });
+            // Each in turn, and those that are left in front of it.
+            journal.commit_waiting();
+        }
+        let fitting: Vec<_> = durable.try_iter().collect();
+        assert!(fitting.len() < GROUPS as usize, "some wait");
+        machine.heal();
+        let mut all = fitting;
+        while all.len() < GROUPS as usize {
+            woken.recv().unwrap();
+            journal.commit_waiting();
+            all.extend(durable.try_iter());
+        }
+        let in_order: Vec<_> = (0..GROUPS).map(|n| (n, Ok(()))).collect();
+        assert_eq!(all, in_order);
+        assert_eq!(segment.durable_end(), GROUPS * GROUP_LEN);
+    }
 }

@@ -28,8 +28,22 @@ pub struct Group {
     pub bytes: Vec<u8>,
     /// Whether a large group around the journal begins or ends here.
     pub mark: Mark,
+    /// What becomes of it while the journal is full.
+    pub if_full: IfFull,
     /// Called once, on the thread that commits: it must not block.
     pub done: Box<dyn FnOnce(Result<(), CommitError>) + Send>,
+}
+
+/// What becomes of a group while no lap is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfFull {
+    /// It waits for one.
+    Waits,
+    /// It waits too, but is refused when the journal is stuck. Whoever submitted it takes back what is
+    /// staged, and submits no more for its segment until `done` has said so.
+    IsTakenBack,
+    /// It ends a large group, alone of its experiment: for that there is room in the lap before.
+    HasRoom,
 }
 
 /// How a group around the journal is made known to it.
@@ -56,6 +70,15 @@ pub enum CommitError {
     /// An earlier write or sync failed, and nothing was tried since.
     #[error("the journal refuses writes since an earlier write or sync failed")]
     Refused,
+    /// The journal is full and so is the disk; nothing was tried.
+    #[error("the journal is full, and so is the disk")]
+    Full,
+    /// The journal is full and no descriptor is left to make room in it; nothing was tried.
+    #[error("the journal is full, and no descriptor is left to make room in it")]
+    OutOfDescriptors,
+    /// The journal ends; nothing was tried.
+    #[error("the journal ends")]
+    Closed,
 }
 
 /// Whether the journal takes groups.
@@ -86,6 +109,9 @@ pub trait Journal: Send + Sync {
     fn health(&self) -> JournalHealth;
     /// The unit in which a power cut may tear what is written.
     fn sector_bytes(&self) -> usize;
+    /// Says that [`Self::shutdown`] is to come: from now on nothing waits for a journal that is stuck.
+    /// The first group that would have to is refused, and all behind it.
+    fn begin_shutdown(&self);
     /// Makes all segments durable and ends. Groups that come later are refused. Blocks.
     fn shutdown(&self);
 }

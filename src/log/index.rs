@@ -72,6 +72,8 @@ pub struct IndexMark {
     received_at_ms_min: u64,
     received_at_ms_max: u64,
     received_at_ms_last: u64,
+    variant_count: usize,
+    number_count: usize,
 }
 
 impl SegmentIndex {
@@ -133,10 +135,12 @@ impl SegmentIndex {
             received_at_ms_min: self.received_at_ms_min,
             received_at_ms_max: self.received_at_ms_max,
             received_at_ms_last: self.received_at_ms_last,
+            variant_count: self.variants.len(),
+            number_count: self.numbers.len(),
         }
     }
 
-    /// Forgets the entries from `position` on, where `mark` was taken. The variants stay.
+    /// Forgets the frames from `position` on, where `mark` was taken.
     pub fn rewind(&mut self, mark: &IndexMark, position: u64) {
         self.frame_count = mark.frame_count;
         self.entry_count = mark.entry_count;
@@ -146,6 +150,8 @@ impl SegmentIndex {
         self.received_at_ms_max = mark.received_at_ms_max;
         self.received_at_ms_last = mark.received_at_ms_last;
         self.blocks.retain(|block| block.position < position);
+        self.variants.truncate(mark.variant_count);
+        self.numbers.truncate(mark.number_count);
         for variant in &mut self.variants {
             variant.postings.forget_from(position);
         }
@@ -338,6 +344,12 @@ mod tests {
             let (mut index, mut ids) = (index.clone(), IdGenerator::new(LogId::MIN, 7));
             entries(&mut index, &mut ids, 0..count);
             let (mark, expected) = (index.mark(), index.clone());
+            let variant = VariantRecord {
+                number: 2,
+                key: "C",
+            };
+            let position = 1024 + 1000 * count;
+            index.apply(position, LogId::MIN, &Record::Variant(variant));
             entries(&mut index, &mut ids, count..count + 300);
             index.rewind(&mark, 1024 + 1000 * count);
             assert_eq!(index, expected, "{count} entries");

@@ -9,7 +9,7 @@ use super::frame::{self, FrameKind, Seed};
 use super::index::{IndexMark, SegmentIndex};
 use super::lead::Lead;
 use super::record::{self, EntryRecord, Record, VariantRecord};
-use super::segment::{Previous, SegmentHeader, segment_path};
+use super::segment::{Previous, SEGMENT_HEADER_LEN, SegmentHeader, segment_path};
 use super::segment_file::{Incarnation, SegmentFile, SegmentId};
 use super::ulid::IdGenerator;
 use super::view::{ActiveSegment, ClosedSegment, LogView};
@@ -52,6 +52,8 @@ pub struct LogWriter {
     ids: IdGenerator,
     active: Option<Active>,
     resume: Resume,
+    /// A segment that was closed, when what would have been staged with it was taken back.
+    closed: Option<Arc<ClosedSegment>>,
 }
 
 struct Active {
@@ -83,9 +85,33 @@ pub struct Staged {
     first_ordinal: u32,
     /// What the index said in front of it.
     mark: IndexMark,
+    /// The ordinal of the first frame.
+    begin_ordinal: u32,
+    /// What the index said in front of that.
+    begin_mark: IndexMark,
+}
+
+/// Where something was staged, to go back there.
+pub struct Begin {
+    offset: u64,
+    lead: Lead,
+    ordinal: u32,
+    mark: IndexMark,
+    closed: Option<Arc<ClosedSegment>>,
 }
 
 impl Staged {
+    /// Where it was staged.
+    pub fn begin(&self) -> Begin {
+        Begin {
+            offset: self.offset,
+            lead: self.lead.clone(),
+            ordinal: self.begin_ordinal,
+            mark: self.begin_mark,
+            closed: self.closed.clone(),
+        }
+    }
+
     /// Where in the segment the first entry begins.
     pub fn entries_begin(&self) -> u64 {
         self.offset + self.head_len as u64
@@ -128,6 +154,7 @@ impl LogWriter {
             ids,
             active: None,
             resume,
+            closed: None,
         })
     }
 
@@ -161,18 +188,24 @@ impl LogWriter {
     /// Puts entries into frames behind all that was staged before. Their variants were checked.
     pub fn stage(&mut self, entries: &[NewEntry]) -> io::Result<Staged> {
         let now_ms = self.host.clock.now_ms();
-        let bytes_about: usize = entries.iter().map(|entry| entry.body.len() + 64).sum();
-        let closed = self.close_if_full(bytes_about as u64);
-        let (mut active, header) = match self.active.take() {
-            Some(active) => (active, Vec::new()),
+        let bytes_about = bytes_about(entries);
+        self.close_if_full(bytes_about);
+        let mut active = match self.active.take() {
+            Some(active) => active,
             None => self.begin_segment(now_ms)?,
         };
+        let closed = self.closed.take();
         let segment = active.segment.clone();
         let mut index = segment.index_mut();
         let lead = active.lead.clone();
         let offset = active.staged_end;
-        let mut bytes = Vec::with_capacity(header.len() + bytes_about + 256);
-        bytes.extend_from_slice(&header);
+        let header_len = if offset == 0 { SEGMENT_HEADER_LEN } else { 0 };
+        let mut bytes = Vec::with_capacity(header_len as usize + bytes_about + 256);
+        if offset == 0 {
+            bytes.extend_from_slice(&segment.header.encode());
+        }
+        let begin_mark = index.mark();
+        let begin_ordinal = active.next_ordinal;
         let mut frames = Frames {
             bytes,
             base: offset,
@@ -223,7 +256,30 @@ impl LogWriter {
             closed,
             first_ordinal,
             mark,
+            begin_ordinal,
+            begin_mark,
         })
+    }
+
+    /// Whether [`Self::stage`] will begin a segment for these entries.
+    pub fn is_full_for(&self, entries: &[NewEntry]) -> bool {
+        let active = self.active.as_ref();
+        active.is_none_or(|active| self.options.is_full(active, bytes_about(entries)))
+    }
+
+    /// Takes back all that was staged from `begin` on, of which nothing was written anywhere. It is of
+    /// one segment, since nothing else is on its way when a segment is begun. Ids are not given again.
+    pub fn take_back(&mut self, begin: Begin) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let mut index = active.segment.index_mut();
+        index.rewind(&begin.mark, begin.offset);
+        active.next_ordinal = begin.ordinal;
+        active.staged_end = begin.offset;
+        // A copy, since the sector that leads share holds what was taken back.
+        active.lead = Lead::new(begin.lead.to_vec());
+        self.closed = begin.closed;
     }
 
     /// Gives up staged entries that went around the journal and were not written whole. The
@@ -235,14 +291,11 @@ impl LogWriter {
         Some(self.close(active.segment, staged.first_ordinal, frames_end))
     }
 
-    fn close_if_full(&mut self, bytes_about: u64) -> Option<Arc<ClosedSegment>> {
-        let limit = self.options.segment_bytes;
-        let active = self.active.take_if(|active| {
-            let is_empty = active.next_ordinal == 0;
-            let ordinals_run_out = active.next_ordinal > u32::MAX / 2;
-            !is_empty && (active.staged_end + bytes_about > limit || ordinals_run_out)
-        })?;
-        Some(self.close(active.segment, active.next_ordinal, active.staged_end))
+    fn close_if_full(&mut self, bytes_about: usize) {
+        let options = &self.options;
+        if let Some(full) = self.active.take_if(|a| options.is_full(a, bytes_about)) {
+            self.closed = Some(self.close(full.segment, full.next_ordinal, full.staged_end));
+        }
     }
 
     fn close(
@@ -265,7 +318,7 @@ impl LogWriter {
         self.view.close_active(segment, frames_end)
     }
 
-    fn begin_segment(&mut self, now_ms: u64) -> io::Result<(Active, Vec<u8>)> {
+    fn begin_segment(&mut self, now_ms: u64) -> io::Result<Active> {
         let header = SegmentHeader {
             store_id: self.options.store_id,
             slug: self.options.slug.clone(),
@@ -277,7 +330,6 @@ impl LogWriter {
             salt: self.host.entropy.next_u64()?,
             previous: self.resume.previous,
         };
-        let bytes = header.encode();
         let id = segment_id(&header);
         let path = segment_path(&self.options.dir, header.first_sequence);
         let incarnation = self.options.incarnation.clone();
@@ -286,15 +338,28 @@ impl LogWriter {
         let seed = Seed::new(header.salt);
         let segment = Arc::new(ActiveSegment::new(header, file, SegmentIndex::default()));
         self.view.set_active(segment.clone());
-        let active = Active {
+        Ok(Active {
             segment,
             seed,
             next_ordinal: 0,
             staged_end: 0,
             lead: Lead::default(),
-        };
-        Ok((active, bytes))
+        })
     }
+}
+
+impl LogOptions {
+    fn is_full(&self, active: &Active, bytes_about: usize) -> bool {
+        let is_empty = active.next_ordinal == 0;
+        let ordinals_run_out = active.next_ordinal > u32::MAX / 2;
+        let is_too_long = active.staged_end + bytes_about as u64 > self.segment_bytes;
+        !is_empty && (is_too_long || ordinals_run_out)
+    }
+}
+
+/// About as many bytes as entries take as frames.
+fn bytes_about(entries: &[NewEntry]) -> usize {
+    entries.iter().map(|entry| entry.body.len() + 64).sum()
 }
 
 /// Who a segment is, to the journal.

@@ -14,7 +14,7 @@ use trialog::auth::{Keyring, NewKey, Scope};
 use trialog::experiment::{Store, StoreOptions};
 use trialog::fs::real::{self, RealDisk};
 use trialog::fs::{
-    Access, Clock, DirEntry, Disk, File, FileSystem, Host, LockGuard, Mapping, replace_file,
+    Access, Clock, Dir, DirEntry, Disk, File, FileSystem, Host, LockGuard, Mapping, replace_file,
 };
 use trialog::log::reader::{EndHint, Segment};
 use trialog::log::segment::segment_path;
@@ -352,6 +352,9 @@ impl Disk for DyingDisk {
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.inner.sync_dir(path)
+    }
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
+        self.inner.open_dir(path)
     }
     fn open_filesystem(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>> {
         self.inner.open_filesystem(path)

@@ -18,9 +18,6 @@ use crate::scene::replay_of;
 
 /// Far more than anything here takes: what isn't there by then never comes.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long something may wait for a disk that is full, or a descriptor, before there is one: both
-/// laps of the journal may have filled before the first was found to be stuck.
-const STUCK: Duration = Duration::from_secs(2);
 const EXPERIMENTS: [&str; 2] = ["one", "two"];
 /// Parts of paths, the first that fits counts.
 const FAMILIES: [&str; 11] = [
@@ -92,8 +89,6 @@ struct Run {
     /// Why starts were refused.
     refusals: Vec<String>,
     full: usize,
-    /// Whether the fault is one that things wait for to pass.
-    is_waited_for: bool,
 }
 
 impl Run {
@@ -110,7 +105,6 @@ impl Run {
             calls: Vec::new(),
             refusals: Vec::new(),
             full: 0,
-            is_waited_for: false,
         }
     }
 
@@ -153,17 +147,10 @@ impl Run {
         self.machine.record();
     }
 
-    /// What is answered, at the latest when the disk is well again.
+    /// What is answered. Nothing waits until the disk is well again.
     fn answer<T>(&self, asked: impl Future<Output = T>) -> T {
         let (runtime, _) = self.life.as_ref().expect("alive");
         runtime.block_on(async {
-            let mut asked = std::pin::pin!(asked);
-            if self.is_waited_for {
-                if let Ok(answer) = tokio::time::timeout(STUCK, &mut asked).await {
-                    return answer;
-                }
-                self.machine.heal();
-            }
             let answer = tokio::time::timeout(PATIENCE, asked).await;
             answer.expect("it waits for something that never comes")
         })
@@ -384,8 +371,6 @@ fn run(cell: &Cell, end: End, seed: u64) -> bool {
     let mut run = Run::new(seed);
     let failure = FAILURES[cell.failure];
     let is_burst = cell.is_sticky && failure == Failure::Interrupted;
-    let passes = matches!(failure, Failure::Full | Failure::TooManyFiles);
-    run.is_waited_for = cell.is_sticky && passes;
     for _ in 0..if is_burst { INTERRUPTIONS } else { 1 } {
         run.machine.fail(Fault {
             op: cell.op,

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use trialog::fs::sim::SimMachine;
-use trialog::fs::{Access, DirEntry, Disk, Entropy, File, FileSystem, Host, LockGuard, Mapping};
+use trialog::fs::{
+    Access, Dir, DirEntry, Disk, Entropy, File, FileSystem, Host, LockGuard, Mapping,
+};
 use trialog::journal::format::BATCHES_AT;
 
 /// What all random numbers are, for those who have no salts.
@@ -166,6 +168,9 @@ impl Disk for LyingDisk {
             return Ok(());
         }
         self.disk.sync_dir(path)
+    }
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
+        self.disk.open_dir(path)
     }
     fn open_filesystem(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>> {
         Ok(Arc::new(LyingFileSystem {

@@ -9,7 +9,7 @@ use crate::server::{Client, EXAMPLE, Server, arg, run};
 
 const LOG: &str = "/experiment/demo/log";
 /// What is promised of SIGTERM.
-const END_WITHIN: Duration = Duration::from_secs(10);
+pub const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// A request that was accepted and whose body has yet to come.
 fn begun(server: &Server) -> Client {

@@ -18,11 +18,11 @@ use trialog::experiment::folder::{self, Folder};
 use trialog::fs::sim::{Crash, SimMachine};
 use trialog::fs::{Host, is_full, is_out_of_descriptors};
 use trialog::journal::local::{LocalOptions, Parts};
-use trialog::journal::{CommitError, Group, Mark};
+use trialog::journal::{CommitError, Group, IfFull, Mark};
 use trialog::log::open::OpenedLog;
 use trialog::log::segment_file::{Incarnation, Trouble};
 use trialog::log::view::ClosedSegment;
-use trialog::log::writer::{LogOptions, Staged};
+use trialog::log::writer::{Begin, LogOptions, Staged};
 use trialog::model::{Definition, Durability, LogId, NewEntry, Slug};
 
 use crate::lies::{self, Lie};
@@ -68,6 +68,10 @@ pub struct Rig {
     pub lie: Option<Lie>,
     /// How often a segment was closed since it was full.
     pub rolls: u64,
+    /// How often a group could have no lap since the journal was stuck.
+    times_stuck: u64,
+    /// How many groups were taken back.
+    pub taken_back: u64,
     /// What was found wrong while the store was used.
     pub wrong: Option<String>,
 }
@@ -83,6 +87,8 @@ impl Rig {
             durability: Durability::Sync,
             lie: None,
             rolls: 0,
+            times_stuck: 0,
+            taken_back: 0,
             wrong: None,
         }
     }
@@ -252,20 +258,23 @@ impl Rig {
             if self.lie == Some(Lie::ReadBeyondDurable) {
                 staged.segment.file.note_durable(staged.end());
             }
+            let begin = staged.begin();
             to_commit.push(group(staged, move |result| *told.lock().unwrap() = result));
-            outcomes.push((name, ids, entries.clone(), outcome, closed));
+            outcomes.push((name, ids, entries.clone(), outcome, closed, begin));
         }
         for (name, ids, ..) in &outcomes {
             if let Some(first) = ids.first() {
                 self.must_not_be_read(name, *first);
             }
         }
-        self.make_room();
-        let life = self.life.as_mut().expect("alive");
-        life.parts.committer.commit(to_commit);
-        for (name, ids, entries, outcome, closed) in outcomes {
+        self.commit(to_commit);
+        for (name, ids, entries, outcome, closed, begin) in outcomes {
             let result = *outcome.lock().unwrap();
-            self.note(&name, &ids, &entries, result);
+            if is_taken_back(result) {
+                self.take_back(&name, begin);
+            } else {
+                self.note(&name, &ids, &entries, result);
+            }
             if let (Ok(()), Some(closed)) = (result, closed) {
                 self.life.as_mut().expect("alive").queue(closed, &name);
             }
@@ -278,10 +287,35 @@ impl Rig {
         let outcome = Arc::new(Mutex::new(Err(CommitError::Refused)));
         let told = outcome.clone();
         group.done = Box::new(move |result| *told.lock().unwrap() = result);
-        self.make_room();
-        let life = self.life.as_mut().expect("alive");
-        life.parts.committer.commit(vec![group]);
+        self.commit(vec![group]);
         *outcome.lock().unwrap()
+    }
+
+    /// Commits groups. Every second time that the journal is stuck those that can are taken back, and
+    /// all others wait until there is room again.
+    fn commit(&mut self, groups: Vec<Group>) {
+        let is_stuck = !self.has_room_soon();
+        self.times_stuck += u64::from(is_stuck);
+        if is_stuck && self.times_stuck.is_multiple_of(2) {
+            self.make_room();
+        }
+        let mut waiting = groups;
+        loop {
+            let life = self.life.as_mut().expect("alive");
+            waiting = life.parts.committer.commit(waiting);
+            if waiting.is_empty() {
+                return;
+            }
+            self.make_room();
+        }
+    }
+
+    /// What the journal has refused since it is stuck is as if it had never been staged.
+    fn take_back(&mut self, name: &Slug, begin: Begin) {
+        let life = self.life.as_mut().expect("alive");
+        let log = life.logs.get_mut(name).expect("staged there");
+        log.writer.take_back(begin);
+        self.taken_back += 1;
     }
 
     fn note(
@@ -351,6 +385,7 @@ impl Rig {
                 lead: sealing.lead,
                 bytes: sealing.bytes,
                 mark: Mark::None,
+                if_full: IfFull::Waits,
                 done: Box::new(|_| {}),
             });
             closed.note_done();
@@ -380,7 +415,9 @@ impl Rig {
     pub fn stop(&mut self) {
         let life = self.life.take().expect("alive");
         let mut checkpointer = life.parts.checkpointer;
-        let _dead = checkpointer.finish(life.parts.committer.into_lap());
+        if let Some(lap) = life.parts.committer.into_lap() {
+            let _dead = checkpointer.finish(lap);
+        }
     }
 
     pub fn crash(&mut self, crash: Crash) {
@@ -393,18 +430,28 @@ impl Rig {
         self.life = None;
     }
 
-    /// Works in the background until the journal has a lap to go on with. A full disk gets room,
-    /// since nobody else could make some.
-    fn make_room(&mut self) {
+    /// Works in the background until the journal has a lap to go on with; `false` when it is stuck.
+    fn has_room_soon(&mut self) -> bool {
         let life = self.life.as_mut().expect("alive");
         let shared = life.parts.shared.clone();
+        let has_room = || shared.has_spare() || shared.is_failed();
         for _ in 0..3 {
-            if shared.has_spare() || shared.is_failed() {
-                return;
+            if has_room() {
+                return true;
             }
             life.parts.checkpointer.step();
         }
+        has_room()
+    }
+
+    /// As [`Self::has_room_soon`]; a disk that is full gets room, since nobody else could make some.
+    fn make_room(&mut self) {
+        if self.has_room_soon() {
+            return;
+        }
         self.machine.heal();
+        let life = self.life.as_mut().expect("alive");
+        let shared = life.parts.shared.clone();
         while !shared.has_spare() && !shared.is_failed() {
             life.parts.checkpointer.step();
         }
@@ -426,6 +473,15 @@ pub fn group(staged: Staged, done: impl FnOnce(Result<(), CommitError>) + Send +
         lead: staged.lead,
         bytes: staged.bytes,
         mark: Mark::None,
+        if_full: IfFull::IsTakenBack,
         done: Box::new(done),
     }
+}
+
+/// Whether a group was refused since the journal is stuck.
+fn is_taken_back(result: Result<(), CommitError>) -> bool {
+    matches!(
+        result,
+        Err(CommitError::Full | CommitError::OutOfDescriptors)
+    )
 }

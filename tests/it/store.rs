@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
-use trialog::experiment::{Store, StoreOptions};
+use trialog::experiment::{AppendError, Store, StoreHealth, StoreOptions};
 use trialog::fs::real;
+use trialog::fs::sim::{Failure, Fault, Op, SimMachine};
+use trialog::journal::format::BATCHES_AT;
 use trialog::model::{Definition, NewEntry, Slug, Variant};
+
+use crate::rig::STORE;
+use crate::scene::{SEGMENT, replay_of};
+use crate::server::PATIENCE;
 
 fn options(dir: &std::path::Path) -> StoreOptions {
     StoreOptions {
@@ -26,6 +32,50 @@ fn definition() -> Definition {
         variants: vec![variant("A"), variant("B")],
         ..Definition::default()
     }
+}
+
+/// Its own laps are so small that the end of a large group has no room in them: it waits for the other
+/// one, which is stuck.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_does_not_wait_for_a_journal_that_is_stuck() {
+    let machine = SimMachine::new(1, 512);
+    let options = StoreOptions {
+        dir: STORE.into(),
+        journal_bytes: BATCHES_AT,
+        large_group_bytes: 1000,
+        free_bytes_min: 0,
+        ..StoreOptions::default()
+    };
+    let store = Arc::new(Store::open(options, machine.host()).unwrap());
+    let slug = Slug::parse("demo").unwrap();
+    store.define(&slug, definition()).await.unwrap();
+    machine.fail(Fault {
+        op: Op::Write,
+        path: SEGMENT,
+        after: 0,
+        failure: Failure::Full,
+        is_sticky: true,
+    });
+    let large: Vec<_> = (0..100).map(|n| entry("A", n)).collect();
+    let (asking, permit) = (store.clone(), store.reserve(100).unwrap());
+    let demo = slug.clone();
+    let waiting = tokio::spawn(async move { asking.append_batch(&demo, large, permit).await });
+    while store.health() != StoreHealth::StorageFull {
+        tokio::task::yield_now().await;
+    }
+    let stopped = tokio::time::timeout(PATIENCE, store.shutdown()).await;
+    stopped.expect("it waits for something that never comes");
+    let answer = waiting.await.unwrap();
+    let told = [AppendError::StorageFull, AppendError::ShuttingDown];
+    assert!(
+        answer.as_ref().is_err_and(|error| told.contains(error)),
+        "{answer:?}"
+    );
+    drop(store);
+    machine.heal();
+    let (found, outcome) = replay_of(&machine, STORE.as_ref());
+    assert_eq!(outcome.damages, []);
+    assert_eq!(found, []);
 }
 
 fn entry(key: &str, n: usize) -> NewEntry {

@@ -28,7 +28,27 @@ pub struct Stepped {
     pub shared: Arc<checkpoint::Shared>,
     pub sector_bytes: usize,
     pub waiting: Mutex<Vec<Group>>,
+    pub is_ending: AtomicBool,
     pub is_closed: AtomicBool,
+}
+
+impl Stepped {
+    /// Keeps groups that wait for a lap in front of all others; refuses them where a journal that ends
+    /// is stuck.
+    pub fn put_back(&self, mut groups: Vec<Group>) {
+        let mut waiting = self.waiting.lock().unwrap();
+        groups.append(&mut waiting);
+        let is_stuck = self.shared.health() != JournalHealth::Ready;
+        if !groups.is_empty() && self.is_ending.load(Ordering::Acquire) && is_stuck {
+            self.is_closed.store(true, Ordering::Release);
+            drop(waiting);
+            for group in groups {
+                (group.done)(Err(CommitError::Closed));
+            }
+            return;
+        }
+        *waiting = groups;
+    }
 }
 
 impl Journal for Stepped {
@@ -57,6 +77,10 @@ impl Journal for Stepped {
 
     fn sector_bytes(&self) -> usize {
         self.sector_bytes
+    }
+
+    fn begin_shutdown(&self) {
+        self.is_ending.store(true, Ordering::Release);
     }
 
     fn shutdown(&self) {

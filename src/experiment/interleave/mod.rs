@@ -27,9 +27,9 @@ use self::hands::{Answer, Client, Flag, Gate, Stepped, poll, runtime};
 use self::logs::{Expected, entries};
 use super::*;
 use crate::fs::sim::{Failure, Fault, Op, SimMachine};
-use crate::journal::Group;
 use crate::journal::checkpoint::Checkpointer;
 use crate::journal::committer::Committer;
+use crate::journal::{CommitError, Group};
 use crate::model::Variant;
 
 const STORE: &str = "/store";
@@ -59,6 +59,10 @@ fn every_request_gets_its_one_answer_in_any_order_of_events() {
             met.failed > count / 50 && met.around > count / 10,
             "{met:?}"
         );
+        assert!(
+            met.waited > count / 50 && met.taken_back > count / 100,
+            "{met:?}"
+        );
     }
 }
 
@@ -79,6 +83,10 @@ struct Met {
     around: u64,
     /// Actors that had left and came back.
     came_back: u64,
+    /// Commits that left groups waiting for a lap.
+    waited: u64,
+    /// Groups that were staged and are taken back, since the disk is full.
+    taken_back: u64,
     steps: u64,
     ids: Vec<LogId>,
 }
@@ -91,6 +99,8 @@ impl Met {
         self.cancelled += run.cancelled;
         self.around += run.around;
         self.came_back += run.came_back;
+        self.waited += run.waited;
+        self.taken_back += run.taken_back;
         self.steps += run.steps;
     }
 }
@@ -128,12 +138,16 @@ struct Run<'r> {
     committer: Committer,
     checkpointer: Checkpointer,
     answers: Answers,
+    taken_back: Arc<Mutex<u64>>,
     clients: Vec<Client>,
     /// How many requests come still.
     left: usize,
     shutdown: Option<Client>,
     is_shut_down: bool,
     can_fail: bool,
+    /// Whether the disk may fill, and have room again, any number of times.
+    can_fill: bool,
+    is_full: bool,
     has_failed: bool,
     can_cancel: bool,
     idle_polls: usize,
@@ -149,7 +163,12 @@ impl<'r> Run<'r> {
         let host = machine.host();
         let options = StoreOptions {
             dir: STORE.into(),
-            journal_bytes: 32 << 10,
+            // In some runs both laps are soon full.
+            journal_bytes: if random.u8(..4) == 0 {
+                32 << 10
+            } else {
+                8 << 10
+            },
             large_group_bytes: 2048,
             // In some runs it is soon full.
             mailbox_len: if random.u8(..4) == 0 { 2 } else { 64 },
@@ -176,6 +195,7 @@ impl<'r> Run<'r> {
             shared: parts.shared,
             sector_bytes: parts.sector_bytes,
             waiting: Mutex::default(),
+            is_ending: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         });
         let actors = runtime.handle().clone();
@@ -189,11 +209,14 @@ impl<'r> Run<'r> {
             committer: parts.committer,
             checkpointer: parts.checkpointer,
             answers: Answers::default(),
+            taken_back: Arc::default(),
             clients: Vec::new(),
             left: random.usize(4..24),
             shutdown: None,
             is_shut_down: false,
             can_fail: random.u8(..8) == 0,
+            can_fill: random.u8(..4) == 0,
+            is_full: false,
             has_failed: false,
             can_cancel: random.bool(),
             idle_polls: 0,
@@ -215,6 +238,7 @@ impl<'r> Run<'r> {
             14..32 => self.poll_client(),
             32..40 => self.commit_or_answer(),
             40 => self.checkpointer.step(),
+            46 if self.can_fill => self.fill_or_make_room(),
             41 if self.can_cancel => self.cancel(),
             42 => self.pass_time(),
             43 if self.can_fail => self.fail(),
@@ -359,17 +383,22 @@ impl<'r> Run<'r> {
         self.idle_polls = 0;
         let postponed = groups.into_iter().map(|mut group| {
             let (done, answers) = (group.done, self.answers.clone());
+            let taken_back = self.taken_back.clone();
             group.done = Box::new(move |result| {
+                // What is taken back is so before the actor's next turn.
+                if matches!(result, Err(CommitError::Full)) {
+                    *taken_back.lock().unwrap() += 1;
+                    return done(result);
+                }
                 let answer = Box::new(move || done(result));
                 answers.lock().unwrap().push_back(answer);
             });
             group
         });
-        let postponed = postponed.collect();
-        while !self.journal.shared.has_spare() && !self.journal.shared.is_failed() {
-            self.checkpointer.step();
-        }
-        self.committer.commit(postponed);
+        let left = self.committer.commit(postponed.collect());
+        self.met.waited += u64::from(!left.is_empty());
+        self.met.taken_back = *self.taken_back.lock().unwrap();
+        self.journal.put_back(left);
     }
 
     /// The runtime polls one actor's task.
@@ -440,6 +469,21 @@ impl<'r> Run<'r> {
         });
     }
 
+    /// The disk fills, for segments, or has room again.
+    fn fill_or_make_room(&mut self) {
+        self.is_full = !self.is_full;
+        if !self.is_full {
+            return self.machine.heal();
+        }
+        self.machine.fail(Fault {
+            op: Op::Write,
+            path: ".segment",
+            after: 0,
+            failure: Failure::Full,
+            is_sticky: true,
+        });
+    }
+
     fn begin_shutdown(&mut self) {
         if self.shutdown.is_some() || self.is_shut_down {
             return;
@@ -481,7 +525,9 @@ impl<'r> Run<'r> {
     fn check(mut self) -> Met {
         // Of clients that left, something may be on its way still; a journal that shuts down
         // commits what it has.
+        self.machine.heal();
         for _ in 0..POLLS_TO_SETTLE {
+            self.checkpointer.step();
             self.commit_or_answer();
             self.poll_runtime();
         }
@@ -489,7 +535,6 @@ impl<'r> Run<'r> {
         assert!(self.journal.waiting.lock().unwrap().is_empty());
         let known = self.store.slugs(None, usize::MAX);
         drop(self.store);
-        self.machine.heal();
         self.machine.kill();
         let host = self.machine.host();
         let folder = Folder::open(&host, Path::new(STORE)).unwrap();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::node::{DirChange, DirNode, FileNode};
 use super::{Crash, Failure, Fault, OP_COUNT, Op};
-use crate::fs::{Access, DirEntry, Disk, File, FileSystem, LockGuard, Mapping};
+use crate::fs::{Access, Dir, DirEntry, Disk, File, FileSystem, LockGuard, Mapping};
 
 const ROOT: usize = 0;
 
@@ -367,6 +367,16 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
+        self.call(Op::Open, path)?.dir(path)?;
+        let disk = Self {
+            inner: self.inner.clone(),
+            epoch: self.epoch,
+        };
+        let path = path.to_path_buf();
+        Ok(Box::new(SimDir { disk, path }))
+    }
+
     fn open_filesystem(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>> {
         self.call(Op::Open, path)?.find(path)?;
         Ok(Arc::new(SimFileSystem {
@@ -405,6 +415,17 @@ impl Disk for SimDisk {
 
     fn sector_bytes(&self, _path: &Path) -> io::Result<usize> {
         Ok(super::lock(&self.inner).sector_bytes)
+    }
+}
+
+struct SimDir {
+    disk: SimDisk,
+    path: PathBuf,
+}
+
+impl Dir for SimDir {
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.path)
     }
 }
 

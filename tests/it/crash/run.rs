@@ -23,6 +23,8 @@ pub struct Seen {
     pub kills: u64,
     pub stops: u64,
     pub acknowledged: u64,
+    /// Groups taken back, since the journal was full and stuck.
+    pub taken_back: u64,
     /// Crashes and kills at a change to the disk, by what was being done.
     pub inside: BTreeMap<&'static str, u64>,
 }
@@ -262,6 +264,7 @@ impl Runner {
     fn finish(mut self) -> Seen {
         let acked = self.rig.models.values().map(|model| model.acked.len());
         self.seen.acknowledged = acked.sum::<usize>() as u64;
+        self.seen.taken_back = self.rig.taken_back;
         self.seen.schedules = 1;
         self.seen.with_several_crashes = u64::from(self.seen.crashes > 1);
         self.seen.with_crash_in_recovery = u64::from(self.crashes_in_recovery > 0);
@@ -281,6 +284,7 @@ impl Seen {
         self.kills += other.kills;
         self.stops += other.stops;
         self.acknowledged += other.acknowledged;
+        self.taken_back += other.taken_back;
         for (doing, count) in &other.inside {
             *self.inside.entry(doing).or_default() += count;
         }

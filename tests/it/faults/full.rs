@@ -2,19 +2,17 @@
 //! are read, and when there is room again entries are taken, without a restart.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::disk::{Ballast, Ext4, Tmpfs};
 use crate::ledger::{Ledger, Outcome};
 use crate::load::{SIZES, assert_some_are_read, assert_whole, body, make_store, post, under_load};
+use crate::process_end::END_WITHIN;
 use crate::rig::slug;
 use crate::server::{PATIENCE, Server, arg, trialog};
 
 const DISK_BYTES: u64 = 64 << 20;
 /// What is left beside the ballast: some laps of the journal, in segments.
 const SPARE_BYTES: u64 = 6 << 20;
-/// What is promised of SIGTERM.
-const END_WITHIN: Duration = Duration::from_secs(10);
 
 #[test]
 fn an_ext4_that_fills_is_507_and_that_passes_by_itself() {

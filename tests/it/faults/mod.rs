@@ -8,6 +8,7 @@ mod disk;
 mod exact;
 mod failing_sync;
 mod full;
+mod full_journal;
 mod injected;
 mod limits;
 mod power;

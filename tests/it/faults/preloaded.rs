@@ -254,7 +254,7 @@ fn run(shim: &Path, fault: &Fault, by_kill: bool) {
     cell.end(by_kill).assert_whole(&store);
 }
 
-fn compile(dir: &Path) -> Option<PathBuf> {
+pub fn compile(dir: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faults/shim.c");
     let shim = dir.join("shim.so");
     let mut cc = Command::new("cc");

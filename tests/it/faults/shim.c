@@ -3,8 +3,9 @@
  * SHIM_ARMED  nothing happens unless this file is there; it grows by a byte for each that did
  * SHIM_CALL   pwrite64, pread64, fdatasync or open64
  * SHIM_PATH   the end of the path of the files
- * SHIM_DO     "short": half of the bytes; "delay": 20 ms; the number of an error; or "short,"
- *             and a number: the first time short, then that error
+ * SHIM_DO     "short": half of the bytes; "delay": 20 ms; the number of an error; "short," and a
+ *             number: the first time short, then that error; or "hold," and a number: not before
+ *             the file SHIM_ARMED.hold is gone, then that error (0: none)
  * SHIM_FROM   from which call on, counted from 1
  * SHIM_TO     up to which
  * SHIM_STEP   each of so many between
@@ -40,7 +41,9 @@ static const char *what(const char *call, const char *path) {
     long from = number("SHIM_FROM", 1), to = number("SHIM_TO", 1L << 40);
     if (n < from || n > to || (n - from) % number("SHIM_STEP", 1) != 0) return NULL;
     int mark = open(armed, O_WRONLY | O_APPEND);
-    if (mark < 0 || write(mark, ".", 1) != 1) abort();
+    /* It may have gone just now. */
+    if (mark < 0) return NULL;
+    if (write(mark, ".", 1) != 1) abort();
     close(mark);
     const char *todo = getenv("SHIM_DO");
     if (todo && strncmp(todo, "short,", 6) == 0) return n == from ? "short" : todo + 6;
@@ -62,6 +65,12 @@ static int failure(const char *what) {
     if (strcmp(what, "delay") == 0) {
         usleep(20000);
         return 0;
+    }
+    if (strncmp(what, "hold,", 5) == 0) {
+        char hold[4096];
+        snprintf(hold, sizeof hold, "%s.hold", getenv("SHIM_ARMED"));
+        while (access(hold, F_OK) == 0) usleep(1000);
+        return atoi(what + 5);
     }
     return atoi(what);
 }

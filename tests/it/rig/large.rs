@@ -2,13 +2,13 @@
 
 use trialog::fs::sim::{Failure, Fault, Op};
 use trialog::fs::{is_full, is_out_of_descriptors};
-use trialog::journal::{CommitError, Group, Mark};
+use trialog::journal::{CommitError, Group, IfFull, Mark};
 use trialog::log::lead::Lead;
 use trialog::log::segment_file::Trouble;
 use trialog::log::writer::Staged;
 use trialog::model::{NewEntry, Slug};
 
-use super::{Rig, SECTOR, entry, group, slug};
+use super::{Rig, SECTOR, entry, group, is_taken_back, slug};
 use crate::scene::SEGMENT;
 
 impl Rig {
@@ -36,6 +36,7 @@ impl Rig {
             return Err(CommitError::Refused);
         };
         let mut staged = log.writer.stage(&entries).expect("staging is in memory");
+        let before = staged.begin();
         let ids = staged.ids.clone();
         let (begin, end) = (staged.entries_begin(), staged.end());
         let (seam_offset, seam) = staged.seam(SECTOR);
@@ -48,9 +49,14 @@ impl Rig {
             lead: staged.lead.clone(),
             bytes: std::mem::take(&mut staged.bytes),
             mark: Mark::Begin,
+            if_full: IfFull::IsTakenBack,
             done: Box::new(|_| {}),
         };
         let mut result = self.commit_one(head);
+        if is_taken_back(result) {
+            self.take_back(&name, before);
+            return result;
+        }
         if result.is_ok() {
             let life = self.life.as_mut().expect("alive");
             if let Some(closed) = closed {
@@ -85,7 +91,11 @@ impl Rig {
         let writer = &mut life.logs.get_mut(name).expect("staged there").writer;
         let closed = writer.abandon(staged);
         let next = writer.stage(&[]).expect("staging is in memory");
-        if self.commit_one(group(next, |_| {})).is_err() {
+        let header = Group {
+            if_full: IfFull::HasRoom,
+            ..group(next, |_| {})
+        };
+        if self.commit_one(header).is_err() {
             return;
         }
         let _repeated_by_a_new_lap = self.commit_one(end_mark(staged, begin, begin, Vec::new()));
@@ -102,6 +112,7 @@ fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group
         lead: Lead::default(),
         bytes: seam,
         mark: Mark::End { end },
+        if_full: IfFull::HasRoom,
         done: Box::new(|_| {}),
     }
 }
