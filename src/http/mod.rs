@@ -8,6 +8,7 @@ pub mod json;
 mod life;
 mod lines;
 mod object;
+mod pieces;
 pub mod query;
 mod refusal;
 mod reply;

@@ -17,6 +17,7 @@ enum Endpoint {
     Log,
     Logs,
     Entry,
+    Tail,
     Keys,
     Key,
 }
@@ -35,6 +36,7 @@ pub enum Action {
     AppendBatch,
     GetEntry,
     QueryLogs,
+    Tail,
     CreateKey,
     ListKeys,
     RevokeKey,
@@ -74,6 +76,7 @@ impl Router {
             ("/experiment/{slug}/log", Endpoint::Log),
             ("/experiment/{slug}/logs", Endpoint::Logs),
             ("/experiment/{slug}/log/{id}", Endpoint::Entry),
+            ("/experiment/{slug}/tail", Endpoint::Tail),
             ("/keys", Endpoint::Keys),
             ("/keys/{id}", Endpoint::Key),
         ] {
@@ -120,6 +123,7 @@ impl Place<'_> {
             Endpoint::Logs if method == Method::POST => Action::AppendBatch,
             Endpoint::Logs if is_get => Action::QueryLogs,
             Endpoint::Entry if is_get => Action::GetEntry,
+            Endpoint::Tail if is_get => Action::Tail,
             Endpoint::Keys if is_get => Action::ListKeys,
             Endpoint::Keys if method == Method::POST => Action::CreateKey,
             Endpoint::Key if method == Method::DELETE => Action::RevokeKey,
@@ -144,9 +148,11 @@ impl Place<'_> {
 
     fn allow(&self) -> &'static str {
         match self.endpoint {
-            Endpoint::Health | Endpoint::Ready | Endpoint::Experiments | Endpoint::Entry => {
-                "GET, HEAD"
-            }
+            Endpoint::Health
+            | Endpoint::Ready
+            | Endpoint::Experiments
+            | Endpoint::Entry
+            | Endpoint::Tail => "GET, HEAD",
             Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
             Endpoint::Log => "POST",
             Endpoint::Logs | Endpoint::Keys => "GET, HEAD, POST",
@@ -165,7 +171,8 @@ impl Action {
             | Self::ListExperiments
             | Self::Describe
             | Self::GetEntry
-            | Self::QueryLogs => Scope::Read,
+            | Self::QueryLogs
+            | Self::Tail => Scope::Read,
             Self::Define | Self::Delete => Scope::Admin,
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
         }
@@ -189,6 +196,7 @@ mod tests {
             ("POST", "/experiment/a/logs", Ok(Action::AppendBatch)),
             ("GET", "/experiment/a/logs", Ok(Action::QueryLogs)),
             ("GET", "/experiment/a/log/log_1", Ok(Action::GetEntry)),
+            ("GET", "/experiment/a/tail", Ok(Action::Tail)),
             ("PUT", "/experiment/a", Ok(Action::Define)),
             ("HEAD", "/experiments", Ok(Action::ListExperiments)),
             ("DELETE", "/keys/x", Ok(Action::RevokeKey)),
