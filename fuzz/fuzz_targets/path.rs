@@ -97,6 +97,9 @@ fn expected<'p>(path: &'p str, method: &Method) -> Result<Asked<'p>, &'static st
             ];
             by(&cases, Some(*slug), None)
         }
+        ["", "experiment", slug, "tail"] if !slug.is_empty() => {
+            by(&[(is_get, Action::Tail)], Some(*slug), None)
+        }
         ["", "experiment", slug, "log", id] if !slug.is_empty() && !id.is_empty() => {
             by(&[(is_get, Action::GetEntry)], Some(*slug), Some(*id))
         }

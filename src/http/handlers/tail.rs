@@ -88,7 +88,8 @@ struct Events {
     next_beat: Instant,
     /// The place that the client knows of; nothing was sent yet without one.
     said: Option<LogId>,
-    /// Bytes that were sent since the end was reached, once it has been.
+    /// Bytes that were sent since the end was reached, once it has been: what was there before a
+    /// reader came is no lag.
     behind: Option<usize>,
     has_lagged: bool,
     is_over: bool,
@@ -165,17 +166,20 @@ impl Events {
     }
 
     fn note_lag(&mut self, text: &mut Vec<u8>, is_all: bool) {
+        let behind = self.behind.map_or(0, |behind| behind + text.len());
+        let lags = behind > LAG_BYTES;
+        if lags && !self.has_lagged {
+            self.has_lagged = true;
+            let place = self.tail.place();
+            let event = format!("event: lagged\ndata: {{\"after\":\"{place}\"}}\n\n");
+            text.extend_from_slice(event.as_bytes());
+        }
         if is_all {
+            // The log has grown meanwhile: who had so much to read still lags.
+            self.has_lagged &= lags;
             self.behind = Some(0);
-            self.has_lagged = false;
-        } else if let Some(behind) = &mut self.behind {
-            *behind += text.len();
-            if *behind > LAG_BYTES && !self.has_lagged {
-                self.has_lagged = true;
-                let place = self.tail.place();
-                let event = format!("event: lagged\ndata: {{\"after\":\"{place}\"}}\n\n");
-                text.extend_from_slice(event.as_bytes());
-            }
+        } else if self.behind.is_some() {
+            self.behind = Some(behind);
         }
     }
 
