@@ -13,6 +13,7 @@ mod news;
 pub mod reading;
 mod registry;
 mod sealer;
+pub mod segments;
 pub mod store;
 pub mod tail;
 

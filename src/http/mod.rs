@@ -10,6 +10,7 @@ mod lines;
 mod object;
 mod pieces;
 pub mod query;
+mod range;
 mod refusal;
 mod reply;
 pub mod router;

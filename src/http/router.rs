@@ -18,6 +18,8 @@ enum Endpoint {
     Logs,
     Entry,
     Tail,
+    Segments,
+    Segment,
     Keys,
     Key,
 }
@@ -37,6 +39,8 @@ pub enum Action {
     GetEntry,
     QueryLogs,
     Tail,
+    ListSegments,
+    GetSegment,
     CreateKey,
     ListKeys,
     RevokeKey,
@@ -77,6 +81,8 @@ impl Router {
             ("/experiment/{slug}/logs", Endpoint::Logs),
             ("/experiment/{slug}/log/{id}", Endpoint::Entry),
             ("/experiment/{slug}/tail", Endpoint::Tail),
+            ("/experiment/{slug}/segments", Endpoint::Segments),
+            ("/experiment/{slug}/segments/{id}", Endpoint::Segment),
             ("/keys", Endpoint::Keys),
             ("/keys/{id}", Endpoint::Key),
         ] {
@@ -124,6 +130,8 @@ impl Place<'_> {
             Endpoint::Logs if is_get => Action::QueryLogs,
             Endpoint::Entry if is_get => Action::GetEntry,
             Endpoint::Tail if is_get => Action::Tail,
+            Endpoint::Segments if is_get => Action::ListSegments,
+            Endpoint::Segment if is_get => Action::GetSegment,
             Endpoint::Keys if is_get => Action::ListKeys,
             Endpoint::Keys if method == Method::POST => Action::CreateKey,
             Endpoint::Key if method == Method::DELETE => Action::RevokeKey,
@@ -152,7 +160,9 @@ impl Place<'_> {
             | Endpoint::Ready
             | Endpoint::Experiments
             | Endpoint::Entry
-            | Endpoint::Tail => "GET, HEAD",
+            | Endpoint::Tail
+            | Endpoint::Segments
+            | Endpoint::Segment => "GET, HEAD",
             Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
             Endpoint::Log => "POST",
             Endpoint::Logs | Endpoint::Keys => "GET, HEAD, POST",
@@ -172,7 +182,9 @@ impl Action {
             | Self::Describe
             | Self::GetEntry
             | Self::QueryLogs
-            | Self::Tail => Scope::Read,
+            | Self::Tail
+            | Self::ListSegments
+            | Self::GetSegment => Scope::Read,
             Self::Define | Self::Delete => Scope::Admin,
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
         }
@@ -197,6 +209,7 @@ mod tests {
             ("GET", "/experiment/a/logs", Ok(Action::QueryLogs)),
             ("GET", "/experiment/a/log/log_1", Ok(Action::GetEntry)),
             ("GET", "/experiment/a/tail", Ok(Action::Tail)),
+            ("GET", "/experiment/a/segments/0", Ok(Action::GetSegment)),
             ("PUT", "/experiment/a", Ok(Action::Define)),
             ("HEAD", "/experiments", Ok(Action::ListExperiments)),
             ("DELETE", "/keys/x", Ok(Action::RevokeKey)),

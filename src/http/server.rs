@@ -26,6 +26,8 @@ use crate::experiment::Store;
 const QUIET_MAX: Duration = Duration::from_secs(75);
 /// How long accepted requests may take to end once the server is going down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
+/// Segments that are sent at the same time: each holds a descriptor.
+pub(super) const DOWNLOADS_MAX: usize = 64;
 /// How long accepting pauses when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,6 +60,8 @@ pub struct AppState {
     pub(super) router: Router,
     /// Places for those who follow an experiment.
     pub(super) tails: Arc<Semaphore>,
+    /// Places for those who take a segment.
+    pub(super) downloads: Arc<Semaphore>,
     /// Whether the server is going down: what would go on for ever ends then.
     pub(super) is_ending: watch::Sender<bool>,
     pub(super) request_ids: RequestIds,
@@ -70,6 +74,7 @@ impl AppState {
             store: Arc::new(store),
             keyring: Arc::new(keyring),
             tails: Arc::new(Semaphore::new(limits.tails_max)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             is_ending: watch::Sender::new(false),
             limits,
             router: Router::new(),

@@ -10,6 +10,7 @@ pub use super::closed::{ClosedSegment, Sealing};
 use super::cursor::{LogCursor, Part, Source};
 use super::frame::{Frame, Seed};
 use super::index::{SegmentIndex, variant_key_of};
+use super::listing::{Figures, SegmentRef};
 use super::reader::SegmentError;
 use super::record::Record;
 use super::segment::SegmentHeader;
@@ -123,6 +124,20 @@ impl LogView {
     pub fn cursor(&self, disk: Arc<dyn Disk>, selection: Selection, order: Order) -> LogCursor {
         let parts = self.snapshot().parts(selection.after);
         LogCursor::new(disk, parts, selection, order)
+    }
+
+    /// The segments whose numbers are `from` or more, in order.
+    pub fn segments(&self, from: u64) -> Vec<SegmentRef> {
+        let segments = self.snapshot();
+        let begin = segments
+            .closed
+            .partition_point(|closed| closed.header.number < from);
+        let closed = segments.closed.iter().skip(begin).cloned();
+        let active = segments
+            .active
+            .filter(|active| active.header.number >= from);
+        let closed = closed.map(SegmentRef::Closed);
+        closed.chain(active.map(SegmentRef::Active)).collect()
     }
 
     /// Counts, from indexes alone.
@@ -244,6 +259,19 @@ impl ActiveSegment {
                 error,
             })?;
         find_entry(&bytes, Seed::new(self.header.salt), id, &self.file.path)
+    }
+
+    pub(super) fn figures(&self, end: u64) -> Figures {
+        let mut summary = LogSummary::default();
+        self.add_to(end, &mut summary);
+        let index = self.index();
+        Figures {
+            count: summary.count,
+            first_id: index.first_id,
+            last_id: summary.last.map(|(id, _)| id),
+            received_at_ms_min: index.received_at_ms_min,
+            received_at_ms_max: index.received_at_ms_max,
+        }
     }
 
     pub(super) fn add_to(&self, end: u64, summary: &mut LogSummary) {

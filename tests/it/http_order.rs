@@ -128,6 +128,8 @@ fn the_first_thing_wrong_is_the_one_that_is_told() {
         (Some(ingest), "GET", "/experiments", NONE, 0, no_read),
         (Some(ingest), "GET", "/experiment/none/tail", NONE, 0, no_read),
         (Some(admin), "GET", "/experiment/none/tail", NONE, 0, no_experiment),
+        (Some(ingest), "GET", "/experiment/chat/segments/0", NONE, 0, no_read),
+        (Some(admin), "GET", "/experiment/none/segments", NONE, 0, no_experiment),
         (Some(ingest), "POST", "/keys", TEXT, 5000, no_admin),
         (Some(ingest), "DELETE", "/keys/none", NONE, 0, no_admin),
         (Some(search), "POST", "/experiment/chat/log", TEXT, 10, elsewhere),
@@ -236,6 +238,8 @@ fn another_method_is_told_which_there_are() {
         ("/experiment/demo/logs", "GET, HEAD, POST"),
         (entry.as_str(), "GET, HEAD"),
         ("/experiment/demo/tail", "GET, HEAD"),
+        ("/experiment/demo/segments", "GET, HEAD"),
+        ("/experiment/demo/segments/0", "GET, HEAD"),
         ("/keys", "GET, HEAD, POST"),
         ("/keys/none", "DELETE"),
     ] {

@@ -32,6 +32,7 @@ mod http_limits;
 mod http_order;
 mod http_overload;
 mod http_query;
+mod http_segments;
 mod http_tail;
 mod idle;
 mod kill;

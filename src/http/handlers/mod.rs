@@ -5,6 +5,7 @@ mod entry;
 mod experiments;
 mod keys;
 mod logs;
+mod segments;
 pub mod status;
 mod tail;
 
@@ -36,6 +37,8 @@ async fn handle_others(
         Action::AppendBatch => append::batch(state, asked).await,
         Action::GetEntry => entry::get(state, asked).await,
         Action::QueryLogs => logs::query(state, asked).await,
+        Action::ListSegments => segments::list(state, asked).await,
+        Action::GetSegment => segments::download(state, asked).await,
         Action::Tail => tail::tail(state, asked).await,
         Action::ListExperiments => experiments::list(state, asked).await,
         Action::Describe => experiments::describe(state, asked).await,
