@@ -97,6 +97,15 @@ fn expected<'p>(path: &'p str, method: &Method) -> Result<Asked<'p>, &'static st
             ];
             by(&cases, Some(*slug), None)
         }
+        ["", "experiment", slug, "segments"] if !slug.is_empty() => {
+            by(&[(is_get, Action::ListSegments)], Some(*slug), None)
+        }
+        ["", "experiment", slug, "segments", id] if !slug.is_empty() && !id.is_empty() => {
+            by(&[(is_get, Action::GetSegment)], Some(*slug), Some(*id))
+        }
+        ["", "experiment", slug, "tail"] if !slug.is_empty() => {
+            by(&[(is_get, Action::Tail)], Some(*slug), None)
+        }
         ["", "experiment", slug, "log", id] if !slug.is_empty() && !id.is_empty() => {
             by(&[(is_get, Action::GetEntry)], Some(*slug), Some(*id))
         }

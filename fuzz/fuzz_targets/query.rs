@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use libfuzzer_sys::fuzz_target;
 use trialog::http::query::parameters;
 
-const NAMES: [&str; 3] = ["after", "limit", "confirm"];
+const NAMES: [&str; 3] = ["after", "limit", "variant"];
 
 fuzz_target!(|query: &str| {
     let found = parameters(Some(query), NAMES).map_err(|error| error.code.as_str());

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::http::uri::Authority;
-use hyper::{Method, Request, Uri};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -47,6 +47,23 @@ impl Server {
     }
 
     async fn ask_async(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let json = [("content-type", "application/json")];
+        let response = self.send(method, path, &json, body).await?;
+        if !response.status().is_success() {
+            return Err(refusal(response).await?);
+        }
+        let bytes = response.into_body().collect().await?.to_bytes();
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// Sends a request on a connection of its own; its answer may be an error.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>> {
         let authority = &self.server;
         let address = (authority.host(), authority.port_u16().unwrap_or(80));
         let stream = TcpStream::connect(address).await.with_context(|| {
@@ -59,25 +76,18 @@ impl Server {
             .map(serde_json::to_vec)
             .transpose()?
             .unwrap_or_default();
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", authority.as_str())
-            .header("x-api-key", self.key()?)
-            .header("content-type", "application/json")
+            .header("x-api-key", self.key()?);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
             .body(Full::new(Bytes::from(bytes)))
             .context("the API key can't be sent: it has characters that a header can't")?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let bytes = response.into_body().collect().await?.to_bytes();
-        let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        if status.is_success() {
-            return Ok(answer);
-        }
-        match answer.pointer("/error/message").and_then(Value::as_str) {
-            Some(message) => bail!("{message}"),
-            None => bail!("the server answered {status}"),
-        }
+        Ok(sender.send_request(request).await?)
     }
 
     fn key(&self) -> Result<String> {
@@ -91,6 +101,18 @@ impl Server {
         })?;
         Ok(key.trim().to_owned())
     }
+}
+
+/// What an answer that is an error says.
+pub async fn refusal(response: Response<Incoming>) -> Result<Error> {
+    let status = response.status();
+    let bytes = response.into_body().collect().await?.to_bytes();
+    let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    let message = answer.pointer("/error/message").and_then(Value::as_str);
+    Ok(match message {
+        Some(message) => anyhow!("{message}"),
+        None => anyhow!("the server answered {status}"),
+    })
 }
 
 /// What a server's URL says beside `http://`. There is no other scheme, and no path below one.

@@ -4,6 +4,7 @@
 mod bench;
 mod child;
 mod client;
+mod events;
 mod experiment;
 mod inspect;
 mod key;
@@ -12,6 +13,7 @@ mod output;
 mod replay;
 mod report;
 mod serve;
+mod tail;
 mod verify;
 
 use std::process::ExitCode;
@@ -40,6 +42,7 @@ enum Command {
     Key(key::Command),
     Replay(replay::Args),
     Report(report::Args),
+    Tail(tail::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
     Bench(Box<bench::Args>),
@@ -64,6 +67,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Key(command) => key::run(command),
         Command::Replay(args) => replay::run(args),
         Command::Report(args) => report::run(args),
+        Command::Tail(args) => tail::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(*args),

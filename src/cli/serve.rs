@@ -86,6 +86,10 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     max_connections: u32,
+    /// Readers of `…/tail` at the same time; further ones are answered 503.
+    #[arg(long, env = "TRIALOG_MAX_TAILS", value_name = "COUNT", default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    max_tails: u32,
     /// Threads for requests. By default one less than there are processors (at least one): one is
     /// left to the journal.
     #[arg(long, env = "TRIALOG_THREADS", value_name = "COUNT",
@@ -225,6 +229,7 @@ fn limits(args: &Args) -> Result<Limits> {
         body_bytes_max: args.max_body as usize,
         batch_bytes_max: args.max_batch as usize,
         connections_max: wanted.min(possible),
+        tails_max: args.max_tails as usize,
         ..Limits::default()
     })
 }

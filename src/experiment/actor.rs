@@ -12,6 +12,7 @@ use super::batch::{Append, Batch};
 use super::definition::{self, DefinitionFile};
 use super::error::{AppendError, ReadError, StoreError};
 use super::inflight::InFlight;
+use super::news::News;
 use super::sealer::Sealer;
 use crate::fs::{Host, is_full, is_out_of_descriptors};
 use crate::journal::{CommitError, Group, IfFull, Journal, JournalHealth, Mark};
@@ -76,6 +77,7 @@ pub struct Shared {
 /// The actor.
 pub struct Actor {
     shared: Arc<Shared>,
+    news: Arc<News>,
     file: DefinitionFile,
     options: LogOptions,
     writer: LogWriter,
@@ -96,6 +98,7 @@ impl Actor {
     /// The actor of an experiment whose log was opened.
     pub fn new(
         shared: Arc<Shared>,
+        news: Arc<News>,
         file: DefinitionFile,
         options: LogOptions,
         opened: OpenedLog,
@@ -114,6 +117,7 @@ impl Actor {
         }
         Self {
             shared,
+            news,
             file,
             options,
             writer: opened.writer,
@@ -341,10 +345,12 @@ impl Actor {
             let incarnation = self.options.incarnation.clone();
             (closed, incarnation, self.shared.clone())
         });
+        let news = self.news.clone();
         let done = move |result: Result<(), CommitError>| {
             if let Err(error @ (CommitError::Full | CommitError::OutOfDescriptors)) = result {
                 ticket.note_refused(begin, error.into());
             }
+            news.tell();
             batch.answer(result.map_err(AppendError::from));
             // The next segment's header is durable and says where the closed one ends.
             if let (Ok(()), Some((closed, incarnation, shared))) = (result, closed) {
@@ -419,6 +425,7 @@ impl Actor {
             Ok(()) => {
                 let end_mark = end_mark(&staged, end, seam_offset, seam);
                 let result = self.commit_group(end_mark).await;
+                self.news.tell();
                 batch.answer(result.map_err(AppendError::from));
             }
             Err(Trouble::Write(error)) if is_full(&error) => {

@@ -9,10 +9,13 @@ pub mod error;
 pub mod figures;
 pub mod folder;
 mod inflight;
+mod news;
 pub mod reading;
 mod registry;
 mod sealer;
+pub mod segments;
 pub mod store;
+pub mod tail;
 
 pub use budget::{BytePermit, OverBudget};
 pub use error::{AppendError, ReadError, StoreError};

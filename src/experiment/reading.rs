@@ -5,11 +5,12 @@ use std::io;
 use std::ops::ControlFlow;
 
 use super::error::ReadError;
+use super::registry::Handle;
 use super::store::Store;
 use crate::log::cursor::LogCursor;
 pub use crate::log::cursor::{EntryRef, Lost, Met};
 pub use crate::log::select::{Order, Selection};
-use crate::model::Slug;
+use crate::model::{LogId, Slug};
 
 /// After this much a step ends, so that one whose reader has gone soon does.
 const STEP_BYTES: u64 = 1 << 20;
@@ -41,13 +42,22 @@ impl Store {
         selection: Selection,
         order: Order,
     ) -> Result<Reader, ReadError> {
-        let view = self.handle(slug).await?.view;
+        let handle = self.handle(slug).await?;
+        Ok(self.reader(&handle, selection, order))
+    }
+
+    pub(super) fn reader(&self, handle: &Handle, selection: Selection, order: Order) -> Reader {
         let disk = self.shared.host.disk.clone();
-        Ok(Reader(view.cursor(disk, selection, order)))
+        Reader(handle.view.cursor(disk, selection, order))
     }
 }
 
 impl Reader {
+    /// All entries up to this one were durable when it began.
+    pub(super) fn through(&self) -> Option<LogId> {
+        self.0.through()
+    }
+
     /// Reads on until `sink` is full, or for a while. Once `sink` has broken off, what it has not
     /// taken is left out.
     pub async fn step<S: Sink>(mut self, mut sink: S) -> Result<Step<S>, ReadError> {

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::actor::{Actor, Ended, Message, Shared, Stop};
 use super::definition::DefinitionFile;
 use super::error::ReadError;
+use super::news::{Listener, News};
 use crate::log::open::open;
 use crate::log::segment_file::{Incarnation, Trouble};
 use crate::log::view::LogView;
@@ -43,6 +44,9 @@ pub struct Handle {
     slot: Arc<Slot>,
 }
 
+/// An experiment until it is deleted, whichever actors it has.
+pub struct Life(Arc<Slot>);
+
 /// The place of an experiment that was forgotten.
 pub struct Removed(Arc<Slot>);
 
@@ -53,6 +57,8 @@ struct Slot {
     /// Held while an actor starts, and by an actor that leaves until it has: so there is at most
     /// one at any time.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// What those who follow the experiment are told.
+    news: Arc<News>,
     /// The experiment's life, shared by all that ever wrote for it in this process.
     incarnation: OnceLock<Arc<Incarnation>>,
 }
@@ -105,6 +111,7 @@ impl Registry {
     pub fn restore(&self, slug: Slug, removed: Removed) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         slots.in_order.insert(slug.clone());
+        removed.0.news.tell();
         slots.by_slug.insert(slug, removed.0);
     }
 
@@ -154,7 +161,8 @@ impl Registry {
         let options = options(slot.incarnation(file.incarnation()?));
         let (host, log_options) = (shared.host.clone(), options.clone());
         let opened = blocking(move || Ok(open(log_options, host)?)).await?;
-        let actor = Actor::new(shared.clone(), file, options, opened);
+        let news = slot.news.clone();
+        let actor = Actor::new(shared.clone(), news, file, options, opened);
         let handle = slot.start(actor, self.mailbox_len, &shared.actors);
         if handle.mailbox.is_closed() {
             // Its thread has ended, so it has already gone.
@@ -191,9 +199,33 @@ impl Handle {
         drop(self.slot.turn.lock().await);
     }
 
+    /// The experiment, until it is deleted.
+    pub fn life(&self) -> Life {
+        Life(self.slot.clone())
+    }
+
     /// The life of the experiment that the actor writes for.
     pub fn incarnation(&self) -> Option<Arc<Incarnation>> {
         self.slot.incarnation.get().cloned()
+    }
+}
+
+impl Life {
+    /// Hears of what becomes durable from now on.
+    pub fn listen(&self) -> Listener {
+        self.0.news.listen()
+    }
+
+    /// Whether `handle` is of this experiment, and not of another of its name.
+    pub fn is_of(&self, handle: &Handle) -> bool {
+        Arc::ptr_eq(&self.0, &handle.slot)
+    }
+}
+
+impl Removed {
+    /// Tells those who follow the experiment that it has gone.
+    pub fn end(&self) {
+        self.0.news.end();
     }
 }
 

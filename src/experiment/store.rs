@@ -17,7 +17,7 @@ use super::budget::{Budget, BytePermit, OverBudget};
 use super::definition;
 use super::error::{AppendError, ReadError, StoreError};
 use super::folder::{self, Folder, OpenError};
-use super::registry::{Handle, Registry};
+use super::registry::{Handle, Registry, Removed};
 use super::sealer::Sealer;
 use crate::fs::Host;
 use crate::journal::local::{LocalOptions, Parts};
@@ -331,16 +331,21 @@ impl Store {
         self.send(slug, Message::Stop(Stop { removal, done }))
             .await?;
         let forgotten = self.registry.remove(slug);
+        let end = |gone: Option<Removed>| gone.iter().for_each(Removed::end);
         let (registry, slug) = (self.registry.clone(), slug.clone());
         let deletion = tokio::spawn(async move {
             let _catalogue = catalogue;
             let error = match removed.await {
                 Ok(Ok(())) => {
                     info!(experiment = %slug, "experiment deleted");
+                    end(forgotten);
                     return Ok(());
                 }
                 // It may be gone or not: only the next start can tell.
-                Ok(Err(Trouble::Sync(error))) => return Err(StoreError::Io(error)),
+                Ok(Err(Trouble::Sync(error))) => {
+                    end(forgotten);
+                    return Err(StoreError::Io(error));
+                }
                 Ok(Err(Trouble::Write(error))) => StoreError::of(error),
                 Err(_) => ReadError::ShuttingDown.into(),
             };

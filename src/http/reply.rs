@@ -12,14 +12,13 @@ use serde::Serialize;
 
 use super::error::{ApiError, ApiResult};
 use super::life::Pulse;
-use super::lines::Lines;
 
 /// The body of a response.
 pub enum Body {
     /// All of it.
     Full(Full<Bytes>),
     /// What is made while it is sent. Each piece shows that its connection isn't quiet.
-    Stream(Box<Lines>, Option<Pulse>),
+    Stream(Stream, Option<Pulse>),
 }
 
 /// A body ends here, and is not whole: the connection says so.
@@ -27,10 +26,14 @@ pub enum Body {
 #[error("what was to be sent can't be read")]
 pub struct CutShort;
 
+type Stream = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = CutShort> + Send>>;
+
 impl Body {
-    /// A body of lines.
-    pub fn stream(lines: Lines) -> Self {
-        Self::Stream(Box::new(lines), None)
+    /// A body that is made while it is sent.
+    pub fn stream(
+        stream: impl hyper::body::Body<Data = Bytes, Error = CutShort> + Send + 'static,
+    ) -> Self {
+        Self::Stream(Box::pin(stream), None)
     }
 
     /// Has a stream tell the connection's life of its progress.
@@ -60,11 +63,11 @@ impl hyper::body::Body for Body {
                 let polled = Pin::new(full).poll_frame(context);
                 polled.map_err(|never| match never {})
             }
-            Self::Stream(lines, pulse) => {
+            Self::Stream(stream, pulse) => {
                 if let Some(pulse) = pulse {
                     pulse.beat();
                 }
-                Pin::new(&mut **lines).poll_frame(context)
+                stream.as_mut().poll_frame(context)
             }
         }
     }
@@ -79,7 +82,7 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(full) => full.size_hint(),
-            Self::Stream(..) => SizeHint::default(),
+            Self::Stream(stream, _) => stream.size_hint(),
         }
     }
 }

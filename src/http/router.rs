@@ -17,6 +17,9 @@ enum Endpoint {
     Log,
     Logs,
     Entry,
+    Tail,
+    Segments,
+    Segment,
     Keys,
     Key,
 }
@@ -35,6 +38,9 @@ pub enum Action {
     AppendBatch,
     GetEntry,
     QueryLogs,
+    Tail,
+    ListSegments,
+    GetSegment,
     CreateKey,
     ListKeys,
     RevokeKey,
@@ -74,6 +80,9 @@ impl Router {
             ("/experiment/{slug}/log", Endpoint::Log),
             ("/experiment/{slug}/logs", Endpoint::Logs),
             ("/experiment/{slug}/log/{id}", Endpoint::Entry),
+            ("/experiment/{slug}/tail", Endpoint::Tail),
+            ("/experiment/{slug}/segments", Endpoint::Segments),
+            ("/experiment/{slug}/segments/{id}", Endpoint::Segment),
             ("/keys", Endpoint::Keys),
             ("/keys/{id}", Endpoint::Key),
         ] {
@@ -120,6 +129,9 @@ impl Place<'_> {
             Endpoint::Logs if method == Method::POST => Action::AppendBatch,
             Endpoint::Logs if is_get => Action::QueryLogs,
             Endpoint::Entry if is_get => Action::GetEntry,
+            Endpoint::Tail if is_get => Action::Tail,
+            Endpoint::Segments if is_get => Action::ListSegments,
+            Endpoint::Segment if is_get => Action::GetSegment,
             Endpoint::Keys if is_get => Action::ListKeys,
             Endpoint::Keys if method == Method::POST => Action::CreateKey,
             Endpoint::Key if method == Method::DELETE => Action::RevokeKey,
@@ -144,9 +156,13 @@ impl Place<'_> {
 
     fn allow(&self) -> &'static str {
         match self.endpoint {
-            Endpoint::Health | Endpoint::Ready | Endpoint::Experiments | Endpoint::Entry => {
-                "GET, HEAD"
-            }
+            Endpoint::Health
+            | Endpoint::Ready
+            | Endpoint::Experiments
+            | Endpoint::Entry
+            | Endpoint::Tail
+            | Endpoint::Segments
+            | Endpoint::Segment => "GET, HEAD",
             Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
             Endpoint::Log => "POST",
             Endpoint::Logs | Endpoint::Keys => "GET, HEAD, POST",
@@ -165,7 +181,10 @@ impl Action {
             | Self::ListExperiments
             | Self::Describe
             | Self::GetEntry
-            | Self::QueryLogs => Scope::Read,
+            | Self::QueryLogs
+            | Self::Tail
+            | Self::ListSegments
+            | Self::GetSegment => Scope::Read,
             Self::Define | Self::Delete => Scope::Admin,
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
         }
@@ -189,6 +208,8 @@ mod tests {
             ("POST", "/experiment/a/logs", Ok(Action::AppendBatch)),
             ("GET", "/experiment/a/logs", Ok(Action::QueryLogs)),
             ("GET", "/experiment/a/log/log_1", Ok(Action::GetEntry)),
+            ("GET", "/experiment/a/tail", Ok(Action::Tail)),
+            ("GET", "/experiment/a/segments/0", Ok(Action::GetSegment)),
             ("PUT", "/experiment/a", Ok(Action::Define)),
             ("HEAD", "/experiments", Ok(Action::ListExperiments)),
             ("DELETE", "/keys/x", Ok(Action::RevokeKey)),

@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, warn};
 
 use super::framing::Watched;
@@ -26,6 +26,8 @@ use crate::experiment::Store;
 const QUIET_MAX: Duration = Duration::from_secs(75);
 /// How long accepted requests may take to end once the server is going down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
+/// Segments that are sent at the same time: each holds a descriptor.
+pub(super) const DOWNLOADS_MAX: usize = 64;
 /// How long accepting pauses when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,6 +42,10 @@ pub struct Limits {
     pub connections_max: usize,
     /// How long a client may be silent in the middle of a body.
     pub body_silence_max: Duration,
+    /// Those who follow an experiment, at the same time; further ones are refused.
+    pub tails_max: usize,
+    /// How long such a one hears nothing, at most; then also its key is looked at again.
+    pub tail_beat: Duration,
 }
 
 /// What all requests share.
@@ -47,11 +53,17 @@ pub struct AppState {
     /// The store.
     pub store: Arc<Store>,
     /// The keys.
-    pub keyring: Keyring,
+    pub keyring: Arc<Keyring>,
     /// The bounds.
     pub limits: Limits,
     /// The table of paths.
     pub(super) router: Router,
+    /// Places for those who follow an experiment.
+    pub(super) tails: Arc<Semaphore>,
+    /// Places for those who take a segment.
+    pub(super) downloads: Arc<Semaphore>,
+    /// Whether the server is going down: what would go on for ever ends then.
+    pub(super) is_ending: watch::Sender<bool>,
     pub(super) request_ids: RequestIds,
 }
 
@@ -60,7 +72,10 @@ impl AppState {
     pub fn new(store: Store, keyring: Keyring, limits: Limits) -> Self {
         Self {
             store: Arc::new(store),
-            keyring,
+            keyring: Arc::new(keyring),
+            tails: Arc::new(Semaphore::new(limits.tails_max)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
+            is_ending: watch::Sender::new(false),
             limits,
             router: Router::new(),
             request_ids: RequestIds::new(),
@@ -97,6 +112,8 @@ impl Default for Limits {
             batch_bytes_max: 64 << 20,
             connections_max: 10_000,
             body_silence_max: Duration::from_secs(30),
+            tails_max: 1000,
+            tail_beat: Duration::from_secs(15),
         }
     }
 }
@@ -193,6 +210,7 @@ impl Connections {
     }
 
     async fn drain(self) {
+        self.state.is_ending.send_replace(true);
         self.lives.finish();
         let all = u32::try_from(self.state.limits.connections_max).unwrap_or(u32::MAX);
         let drained = tokio::time::timeout(DRAIN_TIMEOUT, self.places.acquire_many(all)).await;

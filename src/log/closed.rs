@@ -8,6 +8,7 @@ use super::cursor::Reading;
 use super::footer;
 use super::index::{Block, SegmentIndex, block_of};
 use super::lead::Lead;
+use super::listing::Figures;
 use super::reader::{EndHint, Segment, SegmentError};
 use super::segment::SegmentHeader;
 use super::segment_file::{Incarnation, SegmentFile};
@@ -223,6 +224,20 @@ impl ClosedSegment {
             index.last,
         );
         Ok(())
+    }
+
+    pub(super) fn figures(&self, disk: &dyn Disk) -> Result<Figures, SegmentError> {
+        if let Some(active) = self.live() {
+            return Ok(active.figures(self.frames_end.min(active.file.durable_end())));
+        }
+        let index = self.index(disk)?;
+        Ok(Figures {
+            count: index.variants.iter().map(|variant| variant.count).sum(),
+            first_id: index.blocks.first().map(|block| block.id),
+            last_id: index.last.map(|(id, _)| id),
+            received_at_ms_min: index.received_at_ms_min,
+            received_at_ms_max: index.received_at_ms_max,
+        })
     }
 
     /// Its file.

@@ -22,6 +22,8 @@ pub struct LogCursor {
     parts: Vec<Part>,
     /// The segment that is being read.
     open: Option<BlockReader>,
+    /// All entries up to this one were durable when the reading began.
+    through: Option<LogId>,
     /// The last entry that was met.
     last: Option<LogId>,
     reading: Reading,
@@ -97,6 +99,18 @@ impl Part {
     }
 }
 
+impl Part {
+    /// An id up to which all entries are durable: near its end, if its index is in memory.
+    fn durable_block(&self) -> Option<LogId> {
+        match &self.source {
+            Source::Live(active, end) => active.durable_block(*end),
+            // What is in front of one that is in its file was durable before it.
+            Source::Closed(closed) => Some(closed.header.last_id),
+            Source::Missing(_) => None,
+        }
+    }
+}
+
 impl LogCursor {
     /// A cursor over `parts`, the newest first.
     pub(super) fn new(
@@ -105,6 +119,7 @@ impl LogCursor {
         selection: Selection,
         order: Order,
     ) -> Self {
+        let through = parts.iter().find_map(Part::durable_block);
         parts.retain(|part| selection.meets_ids(part.after, part.before));
         if order == Order::NewestFirst {
             parts.reverse();
@@ -115,9 +130,16 @@ impl LogCursor {
             order,
             parts,
             open: None,
+            through,
             last: None,
             reading: Reading::default(),
         }
+    }
+
+    /// An id up to which all entries were durable when the reading began, as near to the end as is
+    /// known without reading: the first of the last block, or what is in front of a closed segment.
+    pub fn through(&self) -> Option<LogId> {
+        self.through
     }
 
     /// What has been read so far.

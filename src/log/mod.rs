@@ -11,6 +11,7 @@ pub mod format;
 pub mod frame;
 pub mod index;
 pub mod lead;
+pub mod listing;
 pub mod open;
 pub mod planted;
 pub mod reader;

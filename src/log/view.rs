@@ -10,6 +10,7 @@ pub use super::closed::{ClosedSegment, Sealing};
 use super::cursor::{LogCursor, Part, Source};
 use super::frame::{Frame, Seed};
 use super::index::{SegmentIndex, variant_key_of};
+use super::listing::{Figures, SegmentRef};
 use super::reader::SegmentError;
 use super::record::Record;
 use super::segment::SegmentHeader;
@@ -27,7 +28,8 @@ pub struct LogView {
 
 #[derive(Default, Clone)]
 struct Segments {
-    closed: Vec<Arc<ClosedSegment>>,
+    /// Shared with those who read, until another is closed.
+    closed: Arc<Vec<Arc<ClosedSegment>>>,
     active: Option<Arc<ActiveSegment>>,
     /// With how many closed segments the log was opened, if one behind them couldn't be read. Later
     /// ones leave a number out for it.
@@ -61,7 +63,7 @@ impl LogView {
     /// A view of these closed segments.
     pub fn new(closed: Vec<Arc<ClosedSegment>>) -> Self {
         let segments = Segments {
-            closed,
+            closed: Arc::new(closed),
             ..Segments::default()
         };
         Self {
@@ -92,7 +94,7 @@ impl LogView {
         // The last ones may have been sealed meanwhile; what came before them was looked at then.
         let newest_first = segments.closed.iter().rev();
         let _kept = newest_first.take_while(|closed| !closed.release()).count();
-        segments.closed.push(closed.clone());
+        Arc::make_mut(&mut segments.closed).push(closed.clone());
         closed
     }
 
@@ -120,14 +122,29 @@ impl LogView {
 
     /// A reading of what is selected of the entries that are durable now.
     pub fn cursor(&self, disk: Arc<dyn Disk>, selection: Selection, order: Order) -> LogCursor {
-        LogCursor::new(disk, self.snapshot().parts(), selection, order)
+        let parts = self.snapshot().parts(selection.after);
+        LogCursor::new(disk, parts, selection, order)
+    }
+
+    /// The segments whose numbers are `from` or more, in order.
+    pub fn segments(&self, from: u64) -> Vec<SegmentRef> {
+        let segments = self.snapshot();
+        let begin = segments
+            .closed
+            .partition_point(|closed| closed.header.number < from);
+        let closed = segments.closed.iter().skip(begin).cloned();
+        let active = segments
+            .active
+            .filter(|active| active.header.number >= from);
+        let closed = closed.map(SegmentRef::Closed);
+        closed.chain(active.map(SegmentRef::Active)).collect()
     }
 
     /// Counts, from indexes alone.
     pub fn summary(&self, disk: &dyn Disk) -> Result<LogSummary, SegmentError> {
         let segments = self.snapshot();
         let mut summary = LogSummary::default();
-        for closed in &segments.closed {
+        for closed in segments.closed.iter() {
             closed.add_to(disk, &mut summary)?;
         }
         if let Some(active) = &segments.active {
@@ -157,9 +174,9 @@ impl LogView {
 }
 
 impl Segments {
-    /// All segments, and where one is missing, the newest first. In this order durable ends leave no
+    /// All segments that may hold ids behind `after`, and where one is missing, the newest first. In this order durable ends leave no
     /// gap: what is in front of a durable entry became durable before it.
-    fn parts(&self) -> Vec<Part> {
+    fn parts(&self, after: Option<LogId>) -> Vec<Part> {
         let mut parts = Vec::new();
         let mut next: Option<&SegmentHeader> = None;
         if let Some(active) = &self.active {
@@ -172,6 +189,12 @@ impl Segments {
             parts.push(Part::new(Source::Missing(last.cloned()), after, None));
         }
         for closed in self.closed.iter().rev() {
+            // What is in front of the next one is in front of all that is wanted.
+            if let (Some(next), Some(after)) = (next, after)
+                && next.last_id <= after
+            {
+                return parts;
+            }
             let header = &closed.header;
             if next.is_some_and(|next| next.number > header.number + 1) {
                 let missing = Source::Missing(Some(closed.clone()));
@@ -214,6 +237,14 @@ impl ActiveSegment {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The id of the first entry of the last block that begins in front of `end`.
+    pub(super) fn durable_block(&self, end: u64) -> Option<LogId> {
+        let index = self.index();
+        let count = index.blocks.partition_point(|block| block.position < end);
+        let last = count.checked_sub(1).and_then(|at| index.blocks.get(at));
+        last.map(|block| block.id)
+    }
+
     pub(super) fn get(&self, id: LogId, end: u64) -> Result<Option<Entry>, SegmentError> {
         let block = self.index().block_of(id, end);
         // A block may have been staged behind what is durable.
@@ -228,6 +259,19 @@ impl ActiveSegment {
                 error,
             })?;
         find_entry(&bytes, Seed::new(self.header.salt), id, &self.file.path)
+    }
+
+    pub(super) fn figures(&self, end: u64) -> Figures {
+        let mut summary = LogSummary::default();
+        self.add_to(end, &mut summary);
+        let index = self.index();
+        Figures {
+            count: summary.count,
+            first_id: index.first_id,
+            last_id: summary.last.map(|(id, _)| id),
+            received_at_ms_min: index.received_at_ms_min,
+            received_at_ms_max: index.received_at_ms_max,
+        }
     }
 
     pub(super) fn add_to(&self, end: u64, summary: &mut LogSummary) {

@@ -60,6 +60,22 @@ impl Client {
     /// Reads one response; one to HEAD has no body.
     pub fn read_answer(&mut self, is_head: bool) -> io::Result<Answer> {
         let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let mut answer = self.read_head()?;
+        if answer.header("transfer-encoding") == Some("chunked") && !is_head {
+            answer.is_cut = !self.read_chunks(&mut answer.body)?;
+            return Ok(answer);
+        }
+        let len = answer.header("content-length").unwrap_or("0");
+        if !is_head {
+            answer.body = vec![0; len.parse().map_err(|_| ended())?];
+            self.stream.read_exact(&mut answer.body)?;
+        }
+        Ok(answer)
+    }
+
+    /// Reads what comes before a response's body.
+    pub fn read_head(&mut self) -> io::Result<Answer> {
+        let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
         let status = line.split(' ').nth(1).ok_or_else(ended)?;
@@ -73,43 +89,38 @@ impl Client {
             };
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let mut answer = Answer {
+        Ok(Answer {
             status,
             headers,
             body: Vec::new(),
             is_cut: false,
-        };
-        if answer.header("transfer-encoding") == Some("chunked") && !is_head {
-            answer.is_cut = !self.read_chunks(&mut answer.body)?;
-            return Ok(answer);
-        }
-        let len = answer.header("content-length").unwrap_or("0");
-        if !is_head {
-            answer.body = vec![0; len.parse().map_err(|_| ended())?];
-            self.stream.read_exact(&mut answer.body)?;
-        }
-        Ok(answer)
+        })
     }
-}
 
-impl Client {
     /// Reads a body that comes in pieces; says whether it came to its end.
     fn read_chunks(&mut self, body: &mut Vec<u8>) -> io::Result<bool> {
         loop {
-            let mut line = String::new();
-            if self.stream.read_line(&mut line)? == 0 {
-                return Ok(false);
-            }
-            let len = usize::from_str_radix(line.trim_end(), 16);
-            let len = len.map_err(io::Error::other)?;
-            let begin = body.len();
-            body.resize(begin + len + 2, 0);
-            self.stream.read_exact(&mut body[begin..])?;
-            body.truncate(begin + len);
-            if len == 0 {
-                return Ok(true);
+            match self.read_chunk() {
+                Ok(Some(chunk)) => body.extend(chunk),
+                Ok(None) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The next piece of a body that comes in pieces; `None` at its end.
+    pub fn read_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let len = usize::from_str_radix(line.trim_end(), 16);
+        let len = len.map_err(io::Error::other)?;
+        let mut chunk = vec![0; len + 2];
+        self.stream.read_exact(&mut chunk)?;
+        chunk.truncate(len);
+        Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
     }
 
     /// Waits until something has come, and takes nothing.

@@ -63,7 +63,8 @@ fn the_first_thing_wrong_is_the_one_that_is_told() {
     let search_admin = key(&server, "admin", r#""search-*""#);
     let (admin, ingest, read) = (server.key.as_str(), ingest.as_str(), read.as_str());
     let (search, search_admin) = (search.as_str(), search_admin.as_str());
-    let altered = format!("{}x", &admin[..admin.len() - 1]);
+    let other = if admin.ends_with('x') { 'y' } else { 'x' };
+    let altered = format!("{}{other}", &admin[..admin.len() - 1]);
 
     let no_key = (401, "api_key_missing", "the x-api-key header is missing");
     let bad_key = (
@@ -126,6 +127,10 @@ fn the_first_thing_wrong_is_the_one_that_is_told() {
         (Some(ingest), "GET", "/experiment/none", NONE, 0, no_read),
         (Some(ingest), "GET", "/experiment/chat/log/log_x", NONE, 0, no_read),
         (Some(ingest), "GET", "/experiments", NONE, 0, no_read),
+        (Some(ingest), "GET", "/experiment/none/tail", NONE, 0, no_read),
+        (Some(admin), "GET", "/experiment/none/tail", NONE, 0, no_experiment),
+        (Some(ingest), "GET", "/experiment/chat/segments/0", NONE, 0, no_read),
+        (Some(admin), "GET", "/experiment/none/segments", NONE, 0, no_experiment),
         (Some(ingest), "POST", "/keys", TEXT, 5000, no_admin),
         (Some(ingest), "DELETE", "/keys/none", NONE, 0, no_admin),
         (Some(search), "POST", "/experiment/chat/log", TEXT, 10, elsewhere),
@@ -233,6 +238,9 @@ fn another_method_is_told_which_there_are() {
         ("/experiment/demo/log", "POST"),
         ("/experiment/demo/logs", "GET, HEAD, POST"),
         (entry.as_str(), "GET, HEAD"),
+        ("/experiment/demo/tail", "GET, HEAD"),
+        ("/experiment/demo/segments", "GET, HEAD"),
+        ("/experiment/demo/segments/0", "GET, HEAD"),
         ("/keys", "GET, HEAD, POST"),
         ("/keys/none", "DELETE"),
     ] {

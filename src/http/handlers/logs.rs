@@ -85,7 +85,7 @@ fn bad(message: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
     ApiError::new(Code::BadParameter, message)
 }
 
-fn variant_key(text: &str) -> ApiResult<String> {
+pub(super) fn variant_key(text: &str) -> ApiResult<String> {
     let key = decoded("variant", text)?;
     if key.is_empty() || key.len() > VARIANT_KEY_BYTES_MAX {
         let message = format!("variant is a variantKey: 1 to {VARIANT_KEY_BYTES_MAX} bytes");
@@ -94,7 +94,7 @@ fn variant_key(text: &str) -> ApiResult<String> {
     Ok(key.into_owned())
 }
 
-fn log_id(name: &str, text: &str) -> ApiResult<LogId> {
+pub(super) fn log_id(name: &str, text: &str) -> ApiResult<LogId> {
     let id = decoded(name, text)?.parse();
     id.map_err(|error| bad(format!("{name}: {error}")))
 }

@@ -5,7 +5,9 @@ mod entry;
 mod experiments;
 mod keys;
 mod logs;
+mod segments;
 pub mod status;
+mod tail;
 
 use hyper::Response;
 
@@ -35,6 +37,9 @@ async fn handle_others(
         Action::AppendBatch => append::batch(state, asked).await,
         Action::GetEntry => entry::get(state, asked).await,
         Action::QueryLogs => logs::query(state, asked).await,
+        Action::ListSegments => segments::list(state, asked).await,
+        Action::GetSegment => segments::download(state, asked).await,
+        Action::Tail => tail::tail(state, asked).await,
         Action::ListExperiments => experiments::list(state, asked).await,
         Action::Describe => experiments::describe(state, asked).await,
         Action::Define => experiments::define(state, asked).await,
