@@ -97,6 +97,12 @@ fn expected<'p>(path: &'p str, method: &Method) -> Result<Asked<'p>, &'static st
             ];
             by(&cases, Some(*slug), None)
         }
+        ["", "experiment", slug, "stats"] if !slug.is_empty() => {
+            by(&[(is_get, Action::Stats)], Some(*slug), None)
+        }
+        ["", "experiment", slug, "report"] if !slug.is_empty() => {
+            by(&[(is_get, Action::Report)], Some(*slug), None)
+        }
         ["", "experiment", slug, "log", id] if !slug.is_empty() && !id.is_empty() => {
             by(&[(is_get, Action::GetEntry)], Some(*slug), Some(*id))
         }

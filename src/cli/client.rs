@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::http::uri::Authority;
-use hyper::{Method, Request, Uri};
+use hyper::{HeaderMap, Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -37,16 +37,41 @@ pub struct Server {
 }
 
 impl Server {
+    /// The server at this address.
+    pub fn new(server: Authority, api_key: Option<String>, data: PathBuf) -> Self {
+        Self {
+            server,
+            api_key,
+            data,
+        }
+    }
+
     /// Sends a request and gives back the JSON of its answer; an answer that is an error becomes
     /// one.
     pub fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let (_, bytes) = self.send(method, path, body)?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// As [`Self::ask`], with the answer as it came.
+    pub fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(HeaderMap, Bytes)> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(self.ask_async(method, path, body))
+        runtime.block_on(self.send_async(method, path, body))
     }
 
-    async fn ask_async(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+    async fn send_async(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(HeaderMap, Bytes)> {
         let authority = &self.server;
         let address = (authority.host(), authority.port_u16().unwrap_or(80));
         let stream = TcpStream::connect(address).await.with_context(|| {
@@ -69,11 +94,12 @@ impl Server {
             .context("the API key can't be sent: it has characters that a header can't")?;
         let response = sender.send_request(request).await?;
         let status = response.status();
+        let headers = response.headers().clone();
         let bytes = response.into_body().collect().await?.to_bytes();
-        let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if status.is_success() {
-            return Ok(answer);
+            return Ok((headers, bytes));
         }
+        let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         match answer.pointer("/error/message").and_then(Value::as_str) {
             Some(message) => bail!("{message}"),
             None => bail!("the server answered {status}"),

@@ -16,6 +16,8 @@ enum Endpoint {
     Experiment,
     Log,
     Logs,
+    Stats,
+    Report,
     Entry,
     Keys,
     Key,
@@ -35,6 +37,8 @@ pub enum Action {
     AppendBatch,
     GetEntry,
     QueryLogs,
+    Stats,
+    Report,
     CreateKey,
     ListKeys,
     RevokeKey,
@@ -74,6 +78,8 @@ impl Router {
             ("/experiment/{slug}/log", Endpoint::Log),
             ("/experiment/{slug}/logs", Endpoint::Logs),
             ("/experiment/{slug}/log/{id}", Endpoint::Entry),
+            ("/experiment/{slug}/stats", Endpoint::Stats),
+            ("/experiment/{slug}/report", Endpoint::Report),
             ("/keys", Endpoint::Keys),
             ("/keys/{id}", Endpoint::Key),
         ] {
@@ -120,6 +126,8 @@ impl Place<'_> {
             Endpoint::Logs if method == Method::POST => Action::AppendBatch,
             Endpoint::Logs if is_get => Action::QueryLogs,
             Endpoint::Entry if is_get => Action::GetEntry,
+            Endpoint::Stats if is_get => Action::Stats,
+            Endpoint::Report if is_get => Action::Report,
             Endpoint::Keys if is_get => Action::ListKeys,
             Endpoint::Keys if method == Method::POST => Action::CreateKey,
             Endpoint::Key if method == Method::DELETE => Action::RevokeKey,
@@ -144,9 +152,12 @@ impl Place<'_> {
 
     fn allow(&self) -> &'static str {
         match self.endpoint {
-            Endpoint::Health | Endpoint::Ready | Endpoint::Experiments | Endpoint::Entry => {
-                "GET, HEAD"
-            }
+            Endpoint::Health
+            | Endpoint::Ready
+            | Endpoint::Experiments
+            | Endpoint::Entry
+            | Endpoint::Stats
+            | Endpoint::Report => "GET, HEAD",
             Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
             Endpoint::Log => "POST",
             Endpoint::Logs | Endpoint::Keys => "GET, HEAD, POST",
@@ -165,7 +176,9 @@ impl Action {
             | Self::ListExperiments
             | Self::Describe
             | Self::GetEntry
-            | Self::QueryLogs => Scope::Read,
+            | Self::QueryLogs
+            | Self::Stats
+            | Self::Report => Scope::Read,
             Self::Define | Self::Delete => Scope::Admin,
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
         }
@@ -189,6 +202,9 @@ mod tests {
             ("POST", "/experiment/a/logs", Ok(Action::AppendBatch)),
             ("GET", "/experiment/a/logs", Ok(Action::QueryLogs)),
             ("GET", "/experiment/a/log/log_1", Ok(Action::GetEntry)),
+            ("GET", "/experiment/a/stats", Ok(Action::Stats)),
+            ("HEAD", "/experiment/a/report", Ok(Action::Report)),
+            ("POST", "/experiment/a/report", Err("method_not_allowed")),
             ("PUT", "/experiment/a", Ok(Action::Define)),
             ("HEAD", "/experiments", Ok(Action::ListExperiments)),
             ("DELETE", "/keys/x", Ok(Action::RevokeKey)),

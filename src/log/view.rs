@@ -9,6 +9,7 @@ use bytes::Bytes;
 pub use super::closed::{ClosedSegment, Sealing};
 use super::cursor::{LogCursor, Part, Source};
 use super::frame::{Frame, Seed};
+use super::frozen::Frozen;
 use super::index::{SegmentIndex, variant_key_of};
 use super::reader::SegmentError;
 use super::record::Record;
@@ -120,7 +121,12 @@ impl LogView {
 
     /// A reading of what is selected of the entries that are durable now.
     pub fn cursor(&self, disk: Arc<dyn Disk>, selection: Selection, order: Order) -> LogCursor {
-        LogCursor::new(disk, self.snapshot().parts(), selection, order)
+        self.frozen().cursor(disk, selection, order)
+    }
+
+    /// The log as it is now.
+    pub fn frozen(&self) -> Frozen {
+        Frozen::new(self.snapshot().parts())
     }
 
     /// Counts, from indexes alone.

@@ -5,6 +5,8 @@ mod entry;
 mod experiments;
 mod keys;
 mod logs;
+pub mod report;
+mod stats;
 pub mod status;
 
 use hyper::Response;
@@ -35,6 +37,8 @@ async fn handle_others(
         Action::AppendBatch => append::batch(state, asked).await,
         Action::GetEntry => entry::get(state, asked).await,
         Action::QueryLogs => logs::query(state, asked).await,
+        Action::Stats => stats::stats(state, asked).await,
+        Action::Report => report::report(state, asked).await,
         Action::ListExperiments => experiments::list(state, asked).await,
         Action::Describe => experiments::describe(state, asked).await,
         Action::Define => experiments::define(state, asked).await,
