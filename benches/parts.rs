@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use trialog::experiment::figures;
 use trialog::experiment::{Store, StoreOptions};
 use trialog::fs::{Host, real};
 use trialog::http::json::parse_entry;
@@ -135,6 +136,9 @@ fn reading(c: &mut Criterion) {
     group.bench_function("scan a segment", |b| {
         b.iter(|| segment.scan().count());
     });
+    group.bench_function("fold the metrics of a segment", |b| {
+        b.iter(|| figures::fold(&segment));
+    });
     group.throughput(Throughput::Elements(1));
     let view = Arc::clone(opened.writer.view());
     let mut next = 0;
@@ -149,7 +153,8 @@ fn reading(c: &mut Criterion) {
     group.bench_function("write a footer", |b| {
         let salt = segment.header.salt;
         let end = segment.frames_end;
-        b.iter(|| footer::encode(&fold.index, salt, end, end, 7));
+        let metrics = figures::section(&segment);
+        b.iter(|| footer::encode(&fold.index, &metrics, salt, end, end, 7));
     });
     group.finish();
 }

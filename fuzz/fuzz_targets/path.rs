@@ -106,6 +106,12 @@ fn expected<'p>(path: &'p str, method: &Method) -> Result<Asked<'p>, &'static st
         ["", "experiment", slug, "tail"] if !slug.is_empty() => {
             by(&[(is_get, Action::Tail)], Some(*slug), None)
         }
+        ["", "experiment", slug, "stats"] if !slug.is_empty() => {
+            by(&[(is_get, Action::Stats)], Some(*slug), None)
+        }
+        ["", "experiment", slug, "report"] if !slug.is_empty() => {
+            by(&[(is_get, Action::Report)], Some(*slug), None)
+        }
         ["", "experiment", slug, "log", id] if !slug.is_empty() && !id.is_empty() => {
             by(&[(is_get, Action::GetEntry)], Some(*slug), Some(*id))
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::http::uri::Authority;
-use hyper::{Method, Request, Response, Uri};
+use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -37,23 +37,49 @@ pub struct Server {
 }
 
 impl Server {
+    /// The server at this address.
+    pub fn new(server: Authority, api_key: Option<String>, data: PathBuf) -> Self {
+        Self {
+            server,
+            api_key,
+            data,
+        }
+    }
+
     /// Sends a request and gives back the JSON of its answer; an answer that is an error becomes
     /// one.
     pub fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let (_, bytes) = self.ask_whole(method, path, body)?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// As [`Self::ask`], with the answer as it came.
+    pub fn ask_whole(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(HeaderMap, Bytes)> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         runtime.block_on(self.ask_async(method, path, body))
     }
 
-    async fn ask_async(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+    async fn ask_async(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(HeaderMap, Bytes)> {
         let json = [("content-type", "application/json")];
         let response = self.send(method, path, &json, body).await?;
         if !response.status().is_success() {
             return Err(refusal(response).await?);
         }
+        let headers = response.headers().clone();
         let bytes = response.into_body().collect().await?.to_bytes();
-        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        Ok((headers, bytes))
     }
 
     /// Sends a request on a connection of its own; its answer may be an error.

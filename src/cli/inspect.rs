@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::Outcome;
 use crate::entry_json::rfc3339_ms;
+use crate::experiment::figures;
 use crate::fs::real;
 use crate::log::reader::{EndHint, Segment};
 use crate::log::record::Record;
@@ -87,7 +88,17 @@ fn show(segment: &Segment, frame_count_max: usize, out: &mut impl Write) -> io::
     for (key, count, _) in footer.variants() {
         writeln!(out, "variant         {key:?}: {count} entries")?;
     }
-    writeln!(out, "blocks of ids   {}", footer.blocks().len())
+    writeln!(out, "blocks of ids   {}", footer.blocks().len())?;
+    match (figures::kept(segment), footer.metrics) {
+        (Some(kept), Some(bytes)) => {
+            let (count, len) = (kept.metrics().len(), bytes.len());
+            writeln!(out, "metrics         {count}, in {len} bytes")
+        }
+        _ => writeln!(
+            out,
+            "metrics         not kept: they are read from the frames"
+        ),
+    }
 }
 
 fn show_found(first_sequence: u64, found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! A segment's figures: the summary of its entries' metrics, folded from the frames.
+//! A segment's figures: the summary of its entries' metrics, from its footer or from its frames.
 
 use crate::log::index::variant_key_of;
 use crate::log::reader::Segment;
@@ -50,4 +50,55 @@ pub fn fold(segment: &Segment) -> (Summary, usize) {
         summary.apply(variant, at, body);
     });
     (summary, damage_count)
+}
+
+/// What a footer keeps of a segment's metrics.
+pub fn section(segment: &Segment) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    fold(segment).0.encode(&mut bytes);
+    bytes
+}
+
+/// What is known of the metrics of a segment, or of a log.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Of its entries.
+    pub summary: Summary,
+    /// How many damaged places were met, if the frames had to be read.
+    pub damage_count: usize,
+    /// How many bytes of frames had to be read.
+    pub scanned_bytes: u64,
+}
+
+impl Figures {
+    /// Takes in those of what follows in the log.
+    pub fn merge(&mut self, later: &Summary, damage_count: usize) {
+        self.summary.merge(later);
+        self.damage_count += damage_count;
+    }
+}
+
+/// What a segment's footer keeps of its metrics. Where that is missing (the footer is older, damaged,
+/// or not there yet), it is folded from the frames again.
+pub fn of(segment: &Segment) -> Figures {
+    if let Some(summary) = kept(segment) {
+        return Figures {
+            summary,
+            damage_count: 0,
+            scanned_bytes: 0,
+        };
+    }
+    let (summary, damage_count) = fold(segment);
+    Figures {
+        summary,
+        damage_count,
+        scanned_bytes: segment.frames_end,
+    }
+}
+
+/// The summary that the footer keeps, if it has one that is whole and of these frames.
+pub fn kept(segment: &Segment) -> Option<Summary> {
+    let footer = segment.footer()?;
+    let is_of_these = footer.frames_end == segment.frames_end;
+    Summary::decode(footer.metrics.filter(|_| is_of_these)?).ok()
 }

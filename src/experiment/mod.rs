@@ -2,6 +2,7 @@
 
 mod actor;
 mod actor_thread;
+pub mod asking;
 mod batch;
 pub mod budget;
 pub mod definition;
@@ -9,6 +10,7 @@ pub mod error;
 pub mod figures;
 pub mod folder;
 mod inflight;
+pub mod log_figures;
 mod news;
 pub mod reading;
 mod registry;

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::mpsc::error::TrySendError;
@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::actor::{Actor, Ended, Message, Shared, Stop};
 use super::definition::DefinitionFile;
 use super::error::ReadError;
+use super::log_figures::LogFigures;
 use super::news::{Listener, News};
 use crate::log::open::open;
 use crate::log::segment_file::{Incarnation, Trouble};
@@ -41,6 +42,8 @@ pub struct Handle {
     pub mailbox: mpsc::Sender<Message>,
     /// What readers see of the log.
     pub view: Arc<LogView>,
+    /// What is kept of its metrics.
+    pub figures: Arc<Mutex<LogFigures>>,
     slot: Arc<Slot>,
 }
 
@@ -50,10 +53,17 @@ pub struct Life(Arc<Slot>);
 /// The place of an experiment that was forgotten.
 pub struct Removed(Arc<Slot>);
 
+/// An actor that is there.
+struct Live {
+    mailbox: mpsc::Sender<Message>,
+    view: Arc<LogView>,
+    figures: Arc<Mutex<LogFigures>>,
+}
+
 /// One experiment's place in the registry.
 #[derive(Default)]
 struct Slot {
-    live: RwLock<Option<(mpsc::Sender<Message>, Arc<LogView>)>>,
+    live: RwLock<Option<Live>>,
     /// Held while an actor starts, and by an actor that leaves until it has: so there is at most
     /// one at any time.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -229,36 +239,48 @@ impl Removed {
     }
 }
 
+impl Live {
+    fn new(mailbox: mpsc::Sender<Message>, view: &Arc<LogView>) -> Self {
+        Self {
+            mailbox,
+            view: view.clone(),
+            figures: Arc::default(),
+        }
+    }
+
+    fn handle(&self, slot: &Arc<Slot>) -> Handle {
+        Handle {
+            mailbox: self.mailbox.clone(),
+            view: self.view.clone(),
+            figures: self.figures.clone(),
+            slot: slot.clone(),
+        }
+    }
+}
+
 impl Slot {
     fn try_send(&self, message: Message) -> Result<(), TrySendError<Message>> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         match &*live {
-            Some((mailbox, _)) => mailbox.try_send(message),
+            Some(live) => live.mailbox.try_send(message),
             None => Err(TrySendError::Closed(message)),
         }
     }
 
     fn handle(self: &Arc<Self>) -> Option<Handle> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        let (mailbox, view) = live.as_ref()?;
-        (!mailbox.is_closed()).then(|| Handle {
-            mailbox: mailbox.clone(),
-            view: view.clone(),
-            slot: self.clone(),
-        })
+        let live = live.as_ref()?;
+        (!live.mailbox.is_closed()).then(|| live.handle(self))
     }
 
     /// Starts the actor's task. Whoever calls has the turn.
     fn start(self: &Arc<Self>, actor: Actor, mailbox_len: usize, actors: &Runtime) -> Handle {
         let (sender, mailbox) = mpsc::channel(mailbox_len);
-        let view = actor.view().clone();
-        self.set_live(Some((sender.clone(), view.clone())));
+        let live = Live::new(sender, actor.view());
+        let handle = live.handle(self);
+        self.set_live(Some(live));
         actors.spawn(run(self.clone(), actor, mailbox));
-        Handle {
-            mailbox: sender,
-            view,
-            slot: self.clone(),
-        }
+        handle
     }
 
     fn incarnation(&self, number: u64) -> Arc<Incarnation> {
@@ -266,7 +288,7 @@ impl Slot {
         self.incarnation.get_or_init(made).clone()
     }
 
-    fn set_live(&self, live: Option<(mpsc::Sender<Message>, Arc<LogView>)>) {
+    fn set_live(&self, live: Option<Live>) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
     }
 }
@@ -300,7 +322,7 @@ async fn run(slot: Arc<Slot>, mut actor: Actor, mut mailbox: mpsc::Receiver<Mess
             warn!(%error, "an experiment can't leave memory");
             let (sender, reopened) = mpsc::channel(mailbox.max_capacity());
             mailbox = reopened;
-            slot.set_live(Some((sender, actor.view().clone())));
+            slot.set_live(Some(Live::new(sender, actor.view())));
             tell(done, result);
             drop(turn);
             continue;

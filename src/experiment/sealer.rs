@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use tracing::{debug, warn};
 
+use super::figures;
 use crate::fs::{Disk, is_full, is_out_of_descriptors};
 use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
 use crate::journal::{Group, IfFull, Journal, Mark};
@@ -77,7 +78,12 @@ fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Job>) {
         if journal.flush().is_err() {
             continue;
         }
-        match segment.make_footer(disk, &job.incarnation, journal.sector_bytes()) {
+        match segment.make_footer(
+            disk,
+            &job.incarnation,
+            journal.sector_bytes(),
+            &figures::section,
+        ) {
             Ok(None) => segment.note_done(),
             Ok(Some(sealing)) => journal.submit(footer_group(segment, sealing)),
             Err(error) if is_full(&error) => {

@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::actor::{Message, Removal, Shared, Stop};
 use super::actor_thread::ActorThread;
+use super::asking::Turns;
 use super::batch::Append;
 use super::budget::{Budget, BytePermit, OverBudget};
 use super::definition;
@@ -101,6 +102,7 @@ pub struct Store {
     pub(super) shared: Arc<Shared>,
     registry: Arc<Registry>,
     budget: Budget,
+    pub(super) turns: Turns,
     is_closing: AtomicBool,
     /// Held while an experiment is made or removed.
     catalogue: Arc<tokio::sync::Mutex<()>>,
@@ -149,6 +151,7 @@ impl Store {
         Ok(Self {
             registry: Arc::new(Registry::new(slugs, options.mailbox_len)),
             budget: Budget::new(options.inflight_bytes),
+            turns: Turns::default(),
             is_closing: AtomicBool::new(false),
             catalogue: Arc::default(),
             shared: Arc::new(Shared {

@@ -1,5 +1,6 @@
 //! The HTTP front end: bytes in, bytes out. Knows nothing of files.
 
+mod accept;
 mod body;
 pub mod error;
 pub mod framing;
@@ -17,4 +18,5 @@ pub mod router;
 mod server;
 mod service;
 
+pub use handlers::report::DAMAGED_PLACES;
 pub use server::{AppState, Limits, serve};

@@ -16,6 +16,8 @@ enum Endpoint {
     Experiment,
     Log,
     Logs,
+    Stats,
+    Report,
     Entry,
     Tail,
     Segments,
@@ -41,6 +43,8 @@ pub enum Action {
     Tail,
     ListSegments,
     GetSegment,
+    Stats,
+    Report,
     CreateKey,
     ListKeys,
     RevokeKey,
@@ -83,6 +87,8 @@ impl Router {
             ("/experiment/{slug}/tail", Endpoint::Tail),
             ("/experiment/{slug}/segments", Endpoint::Segments),
             ("/experiment/{slug}/segments/{id}", Endpoint::Segment),
+            ("/experiment/{slug}/stats", Endpoint::Stats),
+            ("/experiment/{slug}/report", Endpoint::Report),
             ("/keys", Endpoint::Keys),
             ("/keys/{id}", Endpoint::Key),
         ] {
@@ -132,6 +138,8 @@ impl Place<'_> {
             Endpoint::Tail if is_get => Action::Tail,
             Endpoint::Segments if is_get => Action::ListSegments,
             Endpoint::Segment if is_get => Action::GetSegment,
+            Endpoint::Stats if is_get => Action::Stats,
+            Endpoint::Report if is_get => Action::Report,
             Endpoint::Keys if is_get => Action::ListKeys,
             Endpoint::Keys if method == Method::POST => Action::CreateKey,
             Endpoint::Key if method == Method::DELETE => Action::RevokeKey,
@@ -162,7 +170,9 @@ impl Place<'_> {
             | Endpoint::Entry
             | Endpoint::Tail
             | Endpoint::Segments
-            | Endpoint::Segment => "GET, HEAD",
+            | Endpoint::Segment
+            | Endpoint::Stats
+            | Endpoint::Report => "GET, HEAD",
             Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
             Endpoint::Log => "POST",
             Endpoint::Logs | Endpoint::Keys => "GET, HEAD, POST",
@@ -184,7 +194,9 @@ impl Action {
             | Self::QueryLogs
             | Self::Tail
             | Self::ListSegments
-            | Self::GetSegment => Scope::Read,
+            | Self::GetSegment
+            | Self::Stats
+            | Self::Report => Scope::Read,
             Self::Define | Self::Delete => Scope::Admin,
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
         }
@@ -210,6 +222,9 @@ mod tests {
             ("GET", "/experiment/a/log/log_1", Ok(Action::GetEntry)),
             ("GET", "/experiment/a/tail", Ok(Action::Tail)),
             ("GET", "/experiment/a/segments/0", Ok(Action::GetSegment)),
+            ("GET", "/experiment/a/stats", Ok(Action::Stats)),
+            ("HEAD", "/experiment/a/report", Ok(Action::Report)),
+            ("POST", "/experiment/a/report", Err("method_not_allowed")),
             ("PUT", "/experiment/a", Ok(Action::Define)),
             ("HEAD", "/experiments", Ok(Action::ListExperiments)),
             ("DELETE", "/keys/x", Ok(Action::RevokeKey)),

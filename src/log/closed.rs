@@ -100,12 +100,14 @@ impl ClosedSegment {
 
     /// Makes the footer from the frames in the file: bytes that go through the journal like any
     /// other, so that after a crash the footer is whole or not there. `None` when there is one,
-    /// and when there is damage: a fresh checksum over damaged bytes would hide it.
+    /// and when there is damage: a fresh checksum over damaged bytes would hide it. `metrics_of` makes
+    /// what the footer keeps of the entries' metrics.
     pub fn make_footer(
         &self,
         disk: &Arc<dyn Disk>,
         incarnation: &Arc<Incarnation>,
         sector_bytes: usize,
+        metrics_of: &dyn Fn(&Segment) -> Vec<u8>,
     ) -> io::Result<Option<Sealing>> {
         let file = match self.live() {
             Some(active) => active.file.clone(),
@@ -139,7 +141,7 @@ impl ClosedSegment {
             file,
             offset: len as u64,
             lead: Lead::new(lead.to_vec()),
-            bytes: self.footer_bytes(&segment, &fold.index),
+            bytes: self.footer_bytes(&segment, &fold.index, &metrics_of(&segment)),
         }))
     }
 
@@ -165,7 +167,7 @@ impl ClosedSegment {
         true
     }
 
-    fn footer_bytes(&self, segment: &Segment, index: &SegmentIndex) -> Vec<u8> {
+    fn footer_bytes(&self, segment: &Segment, index: &SegmentIndex, metrics: &[u8]) -> Vec<u8> {
         let len = segment.bytes().len();
         let begin = len.next_multiple_of(footer::FOOTER_ALIGN as usize);
         let mut bytes = vec![0; begin - len];
@@ -173,7 +175,7 @@ impl ClosedSegment {
         crc.update(segment.bytes());
         crc.update(&bytes);
         let (salt, end) = (self.header.salt, self.frames_end);
-        let footer = footer::encode(index, salt, end, begin as u64, crc.finalize());
+        let footer = footer::encode(index, metrics, salt, end, begin as u64, crc.finalize());
         bytes.extend_from_slice(&footer);
         bytes
     }
@@ -241,7 +243,7 @@ impl ClosedSegment {
     }
 
     /// Its file.
-    pub(super) fn open(&self, disk: &dyn Disk) -> Result<Segment, SegmentError> {
+    pub fn open(&self, disk: &dyn Disk) -> Result<Segment, SegmentError> {
         Segment::open(disk, &self.path, EndHint::At(self.frames_end))
     }
 

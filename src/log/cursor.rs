@@ -68,6 +68,7 @@ pub struct Lost {
 }
 
 /// A segment, or the place of one.
+#[derive(Clone)]
 pub(super) struct Part {
     /// Where it is.
     pub source: Source,
@@ -78,6 +79,7 @@ pub(super) struct Part {
 }
 
 /// Where a segment is.
+#[derive(Clone)]
 pub(super) enum Source {
     /// One whose index is in memory, up to its durable end.
     Live(Arc<ActiveSegment>, u64),

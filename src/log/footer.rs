@@ -34,6 +34,7 @@ const SECTION_HEAD_LEN: usize = 16;
 const SECTION_SUMMARY: u32 = 1;
 const SECTION_VARIANT: u32 = 2;
 const SECTION_BLOCKS: u32 = 3;
+const SECTION_METRICS: u32 = 4;
 const BLOCK_LEN: usize = 24;
 
 /// What a footer says of its segment as a whole.
@@ -95,6 +96,8 @@ pub struct Footer<'a> {
     pub summary: Summary,
     /// CRC-32 of all bytes in front of the footer.
     pub content_crc: u32,
+    /// What is kept of the entries' metrics. Opaque here: who gave it to [`encode`] reads it.
+    pub metrics: Option<&'a [u8]>,
     variants: Vec<(&'a str, u64, &'a [u8])>,
     blocks: &'a [u8],
 }
@@ -102,6 +105,7 @@ pub struct Footer<'a> {
 /// The bytes that seal a segment: to be written at `footer_start`, behind everything in the file.
 pub fn encode(
     index: &SegmentIndex,
+    metrics: &[u8],
     salt: u64,
     frames_end: u64,
     footer_start: u64,
@@ -134,6 +138,7 @@ pub fn encode(
         payload.extend_from_slice(&block.position.to_le_bytes());
     }
     push_section(&mut out, SECTION_BLOCKS, &payload);
+    push_section(&mut out, SECTION_METRICS, metrics);
 
     let footer_crc = crc32fast::hash(&out);
     let trailer_at = out.len();
@@ -177,6 +182,7 @@ impl<'a> Footer<'a> {
             footer_start: trailer.footer_start,
             summary: Summary::of(&SegmentIndex::default()),
             content_crc: trailer.content_crc,
+            metrics: None,
             variants: Vec::new(),
             blocks: &[],
         };
@@ -226,6 +232,7 @@ impl<'a> Footer<'a> {
                     .push((section.key, section.count, section.postings));
             }
             SECTION_BLOCKS => self.blocks = payload,
+            SECTION_METRICS => self.metrics = Some(payload),
             _ => {}
         }
         sections.get(end.next_multiple_of(8)..)
@@ -314,7 +321,7 @@ mod tests {
 
     fn sealed() -> Vec<u8> {
         let mut bytes = vec![7; 1024];
-        let footer = encode(&index(), 5, 1000, 1024, crc32fast::hash(&bytes));
+        let footer = encode(&index(), b"metrics", 5, 1000, 1024, crc32fast::hash(&bytes));
         bytes.extend_from_slice(&footer);
         bytes
     }
@@ -327,6 +334,7 @@ mod tests {
         assert_eq!((footer.frames_end, footer.footer_start), (1000, 1024));
         assert_eq!(footer.summary, Summary::of(&index));
         assert_eq!(footer.blocks(), index.blocks);
+        assert_eq!(footer.metrics, Some(&b"metrics"[..]));
         let variants: Vec<_> = footer
             .variants()
             .map(|(k, n, p)| (k, n, p.collect()))
@@ -349,7 +357,7 @@ mod tests {
     #[test]
     fn a_section_of_a_later_version_is_passed_over() {
         let mut bytes = vec![7; 1024];
-        let mut footer = encode(&index(), 5, 1000, 1024, 0);
+        let mut footer = encode(&index(), &[], 5, 1000, 1024, 0);
         let mut trailer = footer.split_off(footer.len() - TRAILER_LEN);
         push_section(&mut footer, 77, b"something new");
         trailer[36..40].copy_from_slice(&crc32fast::hash(&footer).to_le_bytes());

@@ -9,6 +9,7 @@ pub mod cursor;
 pub mod footer;
 pub mod format;
 pub mod frame;
+pub mod frozen;
 pub mod index;
 pub mod lead;
 pub mod listing;

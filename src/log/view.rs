@@ -9,6 +9,7 @@ use bytes::Bytes;
 pub use super::closed::{ClosedSegment, Sealing};
 use super::cursor::{LogCursor, Part, Source};
 use super::frame::{Frame, Seed};
+use super::frozen::Frozen;
 use super::index::{SegmentIndex, variant_key_of};
 use super::listing::{Figures, SegmentRef};
 use super::reader::SegmentError;
@@ -124,6 +125,11 @@ impl LogView {
     pub fn cursor(&self, disk: Arc<dyn Disk>, selection: Selection, order: Order) -> LogCursor {
         let parts = self.snapshot().parts(selection.after);
         LogCursor::new(disk, parts, selection, order)
+    }
+
+    /// The log as it is now.
+    pub fn frozen(&self) -> Frozen {
+        Frozen::new(self.snapshot().parts(None))
     }
 
     /// The segments whose numbers are `from` or more, in order.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::source::{OfflineError, Source};
+use crate::experiment::figures;
 use crate::fs::{Disk, Host, parent, write_all_at};
 use crate::log::footer;
 use crate::log::frame::{self, Seed};
@@ -82,7 +83,14 @@ fn rewritten(segment: &Segment, salt: u64) -> (Vec<u8>, u64) {
     }
     let end = bytes.len() as u64;
     let crc = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&footer::encode(&index, salt, end, end, crc));
+    bytes.extend_from_slice(&footer::encode(
+        &index,
+        &figures::section(segment),
+        salt,
+        end,
+        end,
+        crc,
+    ));
     (bytes, index.entry_count)
 }
 

@@ -108,9 +108,9 @@ impl Entries for FoundLog {
         let mut summary = Summary::default();
         self.damage_count = 0;
         for segment in &self.segments {
-            let (of_segment, damage_count) = figures::fold(segment);
-            summary.merge(&of_segment);
-            self.damage_count += damage_count;
+            let found = figures::of(segment);
+            summary.merge(&found.summary);
+            self.damage_count += found.damage_count;
         }
         Ok(summary)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::source::{OfflineError, Source, SourceSegment};
 use crate::experiment::definition::DefinitionFile;
+use crate::experiment::figures;
 use crate::experiment::folder::OLDER_JOURNAL;
 use crate::fs::Disk;
 use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
@@ -145,7 +146,9 @@ impl Report {
         let frames_end_matches = footer.frames_end == segment.frames_end;
         let counts_match =
             footer.summary.frame_count == fold.index.frame_count || !fold.damages.is_empty();
-        if !frames_end_matches || !counts_match {
+        let metrics_match = !fold.damages.is_empty()
+            || figures::kept(segment).is_none_or(|kept| kept == figures::fold(segment).0);
+        if !frames_end_matches || !counts_match || !metrics_match {
             let what = "the footer doesn't fit the frames; it is rebuilt when read";
             self.find(&segment.path, what.into());
         }

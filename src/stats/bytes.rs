@@ -1,31 +1,5 @@
-//! A summary as bytes: a section of a segment's footer.
-//!
-//! Integers are variable-length: 7 bits to a byte, least significant first, the top bit set in all
-//! bytes but the last, no longer than needed. `f64` and `u32` and hashes are little-endian. A text
-//! or a list has its length in front. Bytes that are missing or left over are damage.
-//!
-//! | part | bytes |
-//! | --- | --- |
-//! | version | one byte: 1 |
-//! | metrics, in the order of the log | list of: flags (one byte; 1: incomplete), name (text) |
-//! | dropped | values; list of the hashes of names (FNV-1a, 8 bytes each, rising) |
-//! | variants, in the order of the log | list of: key (text), entries, earliest and latest time of receipt in milliseconds since 1970, list of series in the order of the metrics |
-//!
-//! A series begins with a byte of flags, and has the parts that these say:
-//!
-//! | flag | part |
-//! | --- | --- |
-//! | 1: others | values that are not numeric; numbers that are not finite |
-//! | 2: numbers | their count, smallest (`f64`), largest (`f64`), sum, sum of squares, sketch |
-//! | 4: rounded | nothing more: the sketch doesn't give every value exactly |
-//!
-//! A sum is twice the number of its digits, plus one when it is negative; and if it has digits, one
-//! byte for the place of the first one, and the digits (`u32`, least significant first, not zero at
-//! either end). A digit `d` at the place `p` stands for `d × 2^(32 p − 2176)`.
-//!
-//! A sketch is the number of zeros, and two lists of buckets, for numbers above and below zero: how
-//! much a bucket's number is above the one before it (the first one's number itself), and its
-//! count. A bucket's number is the upper bits of its doubles' magnitudes, from bit 45 on.
+//! A summary as bytes: the section *metrics* of a segment's footer, described in `log/FORMAT.md`.
+//! Bytes that are missing or left over are damage.
 
 use std::collections::{BTreeMap, BTreeSet};
 

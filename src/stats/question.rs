@@ -8,6 +8,8 @@ use super::summary::Summary;
 use super::units::{BYTES_MAX, UnitScan, Units};
 use crate::model::Definition;
 
+/// How many names an error gives.
+const NAMED_MAX: usize = 20;
 /// Into how many parts a report may be split.
 pub const PARTS_MAX: usize = 64;
 
@@ -27,7 +29,7 @@ pub trait Entries {
 /// A report that is wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Question {
-    /// The experiment's definition; it names the unit.
+    /// The experiment's definition; it names the unit. See [`Self::about`].
     pub definition: Definition,
     /// The field by whose values the report is split.
     pub by: Option<FieldPath>,
@@ -62,9 +64,32 @@ pub enum QuestionError<E> {
     /// Too much to split by.
     #[error("the field {0} has more than {PARTS_MAX} values")]
     TooManyParts(String),
+    /// Nothing to compare with.
+    #[error("no variant is {wanted}: {known}")]
+    UnknownControl {
+        /// What was to be the control.
+        wanted: String,
+        /// What there is.
+        known: String,
+    },
+    /// Nothing to report on.
+    #[error("no entry has the metric {wanted}: {known}")]
+    UnknownMetric {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        known: String,
+    },
 }
 
 impl Question {
+    /// The question about an experiment with this definition. A unit that it names itself stays.
+    pub fn about(mut self, definition: Definition) -> Self {
+        let unit = self.definition.unit.or(definition.unit.clone());
+        self.definition = Definition { unit, ..definition };
+        self
+    }
+
     /// Whether the answer is in the log's summary, so that no entry has to be read.
     pub fn is_summary_enough(&self) -> bool {
         self.by.is_none() && self.definition.unit.is_none()
@@ -101,6 +126,7 @@ impl Question {
         parts: &mut [Part],
         part_of: &mut dyn FnMut(&[u8]) -> Option<usize>,
     ) -> Result<Vec<Report>, QuestionError<L::Error>> {
+        self.check(parts)?;
         if let Some(unit) = &self.definition.unit {
             scan_units(log, &FieldPath::new(unit), parts, part_of).map_err(QuestionError::Log)?;
         }
@@ -118,6 +144,47 @@ impl Question {
         };
         Ok(parts.iter().map(report).collect())
     }
+
+    /// Whether there is what the options name, in some part.
+    fn check<E>(&self, parts: &[Part]) -> Result<(), QuestionError<E>> {
+        let summaries = || parts.iter().map(|part| &part.summary);
+        if let Some(wanted) = &self.options.control {
+            let defined = self.definition.variants.iter().map(|variant| &variant.key);
+            let met = summaries().flat_map(Summary::variants);
+            let names = defined.chain(met.map(|variant| &variant.key));
+            if let Some(known) = lacks(names, wanted) {
+                let wanted = wanted.clone();
+                return Err(QuestionError::UnknownControl { wanted, known });
+            }
+        }
+        if let Some(wanted) = &self.options.metric {
+            let metrics = summaries().flat_map(Summary::metrics);
+            if let Some(known) = lacks(metrics.map(|metric| &metric.name), wanted) {
+                let wanted = wanted.clone();
+                return Err(QuestionError::UnknownMetric { wanted, known });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What there is instead, if `wanted` is not among the names.
+fn lacks<'a>(names: impl Iterator<Item = &'a Box<str>>, wanted: &str) -> Option<String> {
+    let mut known: Vec<&str> = Vec::new();
+    for name in names {
+        if **name == *wanted {
+            return None;
+        }
+        if known.len() <= NAMED_MAX && !known.contains(&&**name) {
+            known.push(name);
+        }
+    }
+    let rest = if known.len() > NAMED_MAX { ", …" } else { "" };
+    known.truncate(NAMED_MAX);
+    Some(match known.as_slice() {
+        [] => "there is none yet".into(),
+        known => format!("there are {}{rest}", known.join(", ")),
+    })
 }
 
 /// The entries with one value of the field that the report is split by.

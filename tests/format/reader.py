@@ -11,6 +11,9 @@ import struct
 import sys
 from zlib import crc32
 
+sys.dont_write_bytecode = True
+from metrics import Metrics, read_metrics  # noqa: E402
+
 HEADER = struct.Struct("<8sIIQQQQ16sQQQQQB")
 FRAME = struct.Struct("<2sBBII16sII")
 HEAD = struct.Struct("<8sQQII")
@@ -97,9 +100,9 @@ def read_head(segment, at, salt):
 
 
 def read_sections(segment, begin):
-    """The summary, the variants and the blocks that a footer gives."""
+    """The summary, the variants, the blocks and the metrics that a footer gives."""
     at, end = begin + HEAD.size, len(segment) - TRAILER.size
-    summary, variants, blocks = None, {}, []
+    summary, variants, blocks, metrics = None, {}, [], None
     while at < end:
         kind, crc, length = SECTION.unpack_from(segment, at)
         payload = segment[at + SECTION.size : at + SECTION.size + length]
@@ -117,8 +120,10 @@ def read_sections(segment, begin):
         elif kind == 3:
             blocks = [(fields.number(16), fields.number(8)) for _ in range(length // 24)]
             fields.end()
+        elif kind == 4:
+            metrics = read_metrics(payload)
     check(at == end, "the sections don't end at the trailer")
-    return summary, variants, blocks
+    return summary, variants, blocks, metrics
 
 
 def read_postings(data):
@@ -179,7 +184,7 @@ def read(segment, out):
     check(frames_end <= len(segment), "the file is too short")
 
     at, ordinal, entry_count, first_id, times = 512, 0, 0, 0, []
-    numbers, postings, blocks = [], {}, []
+    numbers, postings, blocks, metrics = [], {}, [], Metrics()
     while at < frames_end:
         frame = read_frame(segment, at, frames_end, seed, ordinal)
         if frame is None:
@@ -202,6 +207,7 @@ def read(segment, out):
             last_id, first_id, entry_count = log_id, first_id or log_id, entry_count + 1
             times.append(received_at)
             postings[numbers[number]].append(at)
+            metrics.add(numbers[number], received_at, body)
             if not blocks or blocks[-1][1] // 65536 != at // 65536:
                 blocks.append((log_id, at))
             out.write(as_line(slug, log_id, received_at, body))
@@ -211,7 +217,9 @@ def read(segment, out):
     if footer:
         sums = (min(times), max(times), times[-1]) if times else (0, 0, 0)
         summary = (ordinal, entry_count, first_id, last_id if times else 0, *sums)
-        check(read_sections(segment, footer[1]) == (summary, postings, blocks), "the footer doesn't fit")
+        *index, kept = read_sections(segment, footer[1])
+        check(index == [summary, postings, blocks], "the footer doesn't fit")
+        check(kept is None or kept == metrics.parts(), "the metrics in the footer don't fit")
 
 
 if __name__ == "__main__":
@@ -221,6 +229,6 @@ if __name__ == "__main__":
         data = file.read()
     try:
         read(data, sys.stdout.buffer)
-    except Damaged as what:
+    except (Damaged, ValueError, IndexError) as what:
         sys.stdout.flush()
         sys.exit(f"{sys.argv[1]}: {what}")

@@ -46,7 +46,7 @@ fn build(filling: usize) -> Rig {
         assert_eq!(rig.append(&[("two", few.collect())]), Ok(()));
         rig.seal();
     }
-    rig.put_around("one", 30, 4);
+    rig.put_around("one", 30, 3);
     rig.restart();
     rig.create("three");
     rig.put("three", 0, 100);

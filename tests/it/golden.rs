@@ -118,6 +118,12 @@ fn a_server_recovers_it_and_goes_on() {
         let count = lines.filter(|line| member(line, "experiment") == *slug);
         assert_eq!(described["count"], count.count(), "{described}");
 
+        // Its footers have no metrics: they are folded from the frames.
+        for _ in 0..2 {
+            let stats = server.ask("GET", &format!("/experiment/{slug}/stats"), "");
+            assert_eq!(stats.json()["count"], described["count"]);
+        }
+
         let variant = if *slug == "fresh" { "one" } else { "A" };
         let body = format!(r#"{{"variantKey":"{variant}","input":{{"new":true}}}}"#);
         let path = format!("/experiment/{slug}/log");
@@ -137,6 +143,100 @@ fn a_server_recovers_it_and_goes_on() {
         assert_eq!(new.lines().collect::<Vec<_>>(), old.collect::<Vec<_>>());
         assert!(before.ends_with(r#","input":{"new":true}}"#), "{before}");
     }
+}
+
+/// The metrics that footers keep, read by the reader that was made from the page; it folds them from the
+/// entries, too.
+#[test]
+fn a_reader_made_from_the_page_reads_the_metrics_in_footers() {
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format/reader.py");
+    if Command::new("python3").arg("--version").output().is_err() {
+        return crate::faults::not_run("there is no python3 to run tests/format/reader.py");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("s");
+    let server = Server::start(&store, &["--segment-bytes", "200000"]);
+    let deep = |keys: usize| format!("{}7{}", r#"{"d":"#.repeat(keys), "}".repeat(keys));
+    let wide = |from: usize| {
+        let names = (from..from + 90).map(|n| format!(r#""n{n}":{}"#, n * 37 % 101));
+        format!("{{{}}}", names.collect::<Vec<_>>().join(","))
+    };
+    let metrics = |n: usize| match n % 12 {
+        0 => r#"{"a":-0,"b":0.1,"c":1e400,"d":"text","e":null,"f":[1],"g":true,"h":false}"#.into(),
+        1 => {
+            r#"{"a":5e-324,"b":-1.7976931348623157e308,"c":123456789012345678901234567890}"#.into()
+        }
+        2 => r#"{"a":{"b":1,"c":{}},"a.b":2,"a":{"b":"last"}}"#.into(),
+        3 => deep(16),
+        4 => deep(17),
+        5 => format!(r#"{{"{}":1,"{}":2}}"#, "ä".repeat(128), "ä".repeat(129)),
+        6 => wide(n % 700),
+        7 => "null".into(),
+        _ => format!(r#"{{"ms":{},"tiny":{n}e-{},"neg":-{n}.5}}"#, n * n, n % 300),
+    };
+    let line = |n: usize| {
+        let (variant, metrics) = (["A", "B"][n % 5 / 4], metrics(n));
+        format!(r#"{{"variantKey":"{variant}","metrics":{metrics},"input":{{"n":{n}}}}}"#)
+    };
+    crate::report::post(&server, "demo", &(0..6000).map(line).collect::<Vec<_>>());
+    assert!(server.stop().0.success());
+    let read = |segment: &Path| {
+        let mut command = Command::new("python3");
+        command.arg(&reader).arg(segment).output().unwrap()
+    };
+    let segments = segments_below(&store);
+    assert!(segments.len() > 3);
+    let mut dropped_count = 0;
+    for segment in &segments {
+        good(read(segment));
+        let shown = good(run(&["inspect", arg(segment), "--frames", "0"]));
+        dropped_count += usize::from(shown.contains("metrics         256, "));
+    }
+    assert!(dropped_count > 0, "some have more names than are kept");
+
+    // And it is a reader that would notice: a bit of the section, with all checksums made right.
+    let good_bytes = fs::read(&segments[0]).unwrap();
+    let bad = dir.path().join("bad.segment");
+    for at_end in [9, 60, 200, 1000] {
+        fs::write(&bad, with_other_metrics(&good_bytes, at_end)).unwrap();
+        assert!(
+            !read(&bad).status.success(),
+            "{at_end} bytes before the end"
+        );
+        // Ours notices, too, or takes it for missing.
+        let verified = run(&["verify", arg(&bad)]);
+        let shown = run(&["inspect", arg(&bad), "--frames", "0"]);
+        let said = [verified.stdout, shown.stdout].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let is_seen = said.contains("the footer doesn't fit the frames");
+        assert!(
+            is_seen || said.contains("metrics         not kept"),
+            "{said}"
+        );
+    }
+}
+
+/// The segment with one bit of its metrics changed, that far from the end of the footer's sections.
+fn with_other_metrics(segment: &[u8], at_end: usize) -> Vec<u8> {
+    let mut bytes = segment.to_vec();
+    let trailer = bytes.len() - 48;
+    let number =
+        |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let footer = number(&bytes, trailer + 8) as usize;
+    let mut at = footer + 32;
+    while bytes[at] != 4 {
+        at += 16 + (number(&bytes, at + 8) as usize).next_multiple_of(8);
+    }
+    let payload = at + 16..at + 16 + number(&bytes, at + 8) as usize;
+    bytes[payload.end - at_end] ^= 1;
+    let crc = |bytes: &[u8]| crc32fast::hash(bytes).to_le_bytes();
+    let section = crc(&bytes[payload]);
+    bytes[at + 4..at + 8].copy_from_slice(&section);
+    let sum = crc(&bytes[footer..trailer]);
+    bytes[trailer + 36..trailer + 40].copy_from_slice(&sum);
+    let sum = crc(&bytes[trailer..trailer + 44]);
+    bytes[trailer + 44..].copy_from_slice(&sum);
+    bytes
 }
 
 /// `tests/format/reader.py` was written from FORMAT.md alone: what both say is what the page says.

@@ -6,7 +6,7 @@ mod large;
 #[path = "rig/reading.rs"]
 mod reading;
 
-pub use reading::replayed;
+pub use reading::{figures_of, folded, replayed};
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -14,7 +14,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use trialog::experiment::definition::DefinitionFile;
+use trialog::experiment::figures;
 use trialog::experiment::folder::{self, Folder};
+use trialog::experiment::log_figures::LogFigures;
 use trialog::fs::sim::{Crash, SimMachine};
 use trialog::fs::{Host, is_full, is_out_of_descriptors};
 use trialog::journal::local::{LocalOptions, Parts};
@@ -38,7 +40,11 @@ pub fn slug(name: &str) -> Slug {
 
 pub fn entry(variant: &str, n: u64, padding: usize) -> NewEntry {
     let padding = "x".repeat(padding);
-    let body = format!(r#"{{"variantKey":"{variant}","input":{{"n":{n},"p":"{padding}"}}}}"#);
+    // The number in front, in the sector of the frame's header: where a sector of two entries differed in
+    // it alone, a torn batch could look like a wrong bit.
+    let body = format!(
+        r#"{{"variantKey":"{variant}","metrics":{{"n":{n}}},"input":{{"p":"{padding}"}}}}"#
+    );
     NewEntry {
         variant_key: variant.into(),
         body: body.into_bytes().into(),
@@ -55,6 +61,8 @@ pub struct Life {
     pub logs: BTreeMap<Slug, OpenedLog>,
     incarnations: BTreeMap<Slug, Arc<Incarnation>>,
     closed: Vec<(Arc<ClosedSegment>, Arc<Incarnation>)>,
+    /// What is kept of the metrics of logs that were asked.
+    figures: BTreeMap<Slug, LogFigures>,
 }
 
 pub struct Rig {
@@ -148,6 +156,7 @@ impl Rig {
             logs: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             closed: Vec::new(),
+            figures: BTreeMap::new(),
         });
         Ok(())
     }
@@ -186,6 +195,7 @@ impl Rig {
         }
         let life = self.life.as_mut().expect("alive");
         life.logs.remove(&name);
+        life.figures.remove(&name);
         let incarnation = life.incarnations.remove(&name);
         let removed =
             folder::remove_experiment(&host, Path::new(STORE), &name, incarnation.as_deref());
@@ -362,7 +372,7 @@ impl Rig {
             return;
         }
         for (closed, incarnation) in closed {
-            let sealing = match closed.make_footer(&disk, &incarnation, SECTOR) {
+            let sealing = match closed.make_footer(&disk, &incarnation, SECTOR, &figures::section) {
                 Ok(Some(sealing)) => sealing,
                 Err(error) if is_out_of_descriptors(&error) => {
                     let life = self.life.as_mut().expect("alive");
@@ -403,6 +413,7 @@ impl Rig {
         {
             return;
         }
+        life.figures.remove(&slug(name));
         if let Some(log) = life.logs.remove(&slug(name))
             && let Some(active) = log.writer.active()
             && active.file.write_out(u64::MAX).is_err()

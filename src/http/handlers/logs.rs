@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
 use jiff::Timestamp;
 
 use crate::entry_json::EntryWriter;
 use crate::experiment::reading::{Lost, Met, Order, Reader, Selection, Sink};
+use crate::http::accept::accepts;
 use crate::http::error::{ApiError, ApiResult, Code};
 use crate::http::lines::Lines;
 use crate::http::query::{self, decoded, limit_of, parameters};
@@ -33,7 +34,7 @@ pub async fn query(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> 
     let slug = slug_of(&asked)?.clone();
     let (order, limit) = (query.order, query.limit);
     let reader = state.store.read(&slug, query.selection, order).await?;
-    if accepts_lines(asked.request.headers()) {
+    if accepts(asked.request.headers(), NDJSON) {
         let mut response = Response::new(Body::stream(Lines::new(reader, slug, limit)));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
@@ -108,15 +109,6 @@ fn time(name: &str, text: &str) -> ApiResult<u64> {
     })?;
     let ms = (time.as_nanosecond() + 999_999).div_euclid(1_000_000);
     Ok(u64::try_from(ms).unwrap_or(0))
-}
-
-fn accepts_lines(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).into_iter();
-    let mut types = accepted
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|range| range.split(';').next().unwrap_or_default().trim());
-    types.any(|accepted| accepted.eq_ignore_ascii_case(NDJSON))
 }
 
 struct Page {

@@ -5,7 +5,9 @@ mod entry;
 mod experiments;
 mod keys;
 mod logs;
+pub mod report;
 mod segments;
+mod stats;
 pub mod status;
 mod tail;
 
@@ -40,6 +42,8 @@ async fn handle_others(
         Action::ListSegments => segments::list(state, asked).await,
         Action::GetSegment => segments::download(state, asked).await,
         Action::Tail => tail::tail(state, asked).await,
+        Action::Stats => stats::stats(state, asked).await,
+        Action::Report => report::report(state, asked).await,
         Action::ListExperiments => experiments::list(state, asked).await,
         Action::Describe => experiments::describe(state, asked).await,
         Action::Define => experiments::define(state, asked).await,

@@ -39,7 +39,8 @@ pub(super) fn report(
         }
     }
     let named = definition.variants.iter().find(|variant| variant.control);
-    let control = named.map(|variant| &variant.key).or(keys.first()).cloned();
+    let named = named.map(|variant| &variant.key).or(keys.first()).cloned();
+    let control = options.control.as_deref().map(Box::from).or(named);
     let basis = Basis {
         definition,
         summary,
@@ -145,7 +146,8 @@ impl Basis<'_> {
             Some(weights.get(place)? / total)
         });
         let metrics = self.summary.metrics().iter().enumerate();
-        let metrics = metrics.filter_map(|(place, metric)| {
+        let wanted = metrics.filter(|(_, metric)| self.options.wants(&metric.name));
+        let metrics = wanted.filter_map(|(place, metric)| {
             let series = of_log?.series(place)?;
             Some(self.metric(key, place, metric, series))
         });

@@ -16,7 +16,10 @@ pub(super) fn comparisons(basis: &Basis<'_>) -> Vec<ComparisonReport> {
         return Vec::new();
     };
     let mut comparisons = Vec::new();
-    for place in 0..basis.summary.metrics().len() {
+    for (place, metric) in basis.summary.metrics().iter().enumerate() {
+        if !basis.options.wants(&metric.name) {
+            continue;
+        }
         for key in basis.keys.iter().filter(|key| *key != control) {
             comparisons.extend(compare(basis, control, key, place));
         }

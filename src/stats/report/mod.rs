@@ -29,6 +29,10 @@ pub struct ReportOptions {
     pub experiment: Option<String>,
     /// Which part of it, as `context.environment = production`, when it was split.
     pub part: Option<String>,
+    /// The variant that the others are compared with, in place of the definition's.
+    pub control: Option<String>,
+    /// The only metric that is wanted. Fewer comparisons are adjusted for.
+    pub metric: Option<String>,
     /// Of all intervals.
     pub confidence: f64,
     /// Of p-values, for the number of comparisons.
@@ -37,11 +41,28 @@ pub struct ReportOptions {
     pub effect: f64,
 }
 
+impl ReportOptions {
+    /// Whether the metric with this name is wanted.
+    pub(super) fn wants(&self, name: &str) -> bool {
+        self.metric.as_deref().is_none_or(|metric| metric == name)
+    }
+}
+
+/// The confidence that goes with a level of significance, as 0.95 with `0.05`.
+pub fn confidence_of_alpha(text: &str) -> Result<f64, &'static str> {
+    match text.parse::<f64>() {
+        Ok(alpha) if (1e-6..=0.5).contains(&alpha) => Ok(1.0 - alpha),
+        _ => Err("alpha is a number from 0.000001 to 0.5"),
+    }
+}
+
 impl Default for ReportOptions {
     fn default() -> Self {
         Self {
             experiment: None,
             part: None,
+            control: None,
+            metric: None,
             confidence: 0.95,
             adjustment: Adjustment::default(),
             effect: 0.05,

@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use trialog::experiment::figures::Figures;
 use trialog::fs::Disk;
+use trialog::log::index::variant_key_of;
 use trialog::log::reader::SegmentError;
 use trialog::log::view::LogView;
 use trialog::model::{LogId, Slug};
 use trialog::offline::Source;
 use trialog::offline::replay::{Selection, replay};
+use trialog::stats::Summary;
 
 use super::{Rig, STORE, slug};
 
@@ -28,6 +31,26 @@ pub fn replayed(disk: Arc<dyn Disk>, dir: &Path, name: &Slug) -> Vec<(LogId, Vec
     assert!(outcome.damages.is_empty(), "{:?}", outcome.damages);
     assert!(outcome.unreadable.is_empty(), "{:?}", outcome.unreadable);
     entries
+}
+
+/// The summary of entries, one by one.
+pub fn folded(entries: &[(LogId, Vec<u8>)]) -> Summary {
+    let mut summary = Summary::default();
+    for (_, body) in entries {
+        summary.apply(&variant_key_of(body), 0, body);
+    }
+    summary
+}
+
+/// All that a summary says but times, which a model doesn't know.
+pub fn figures_of(summary: &Summary) -> impl PartialEq + std::fmt::Debug + use<> {
+    let metrics = summary.metrics().to_vec();
+    let variants = summary.variants().iter().map(|variant| {
+        let series = (0..metrics.len()).map(|place| variant.series(place).cloned());
+        (variant.key.clone(), variant.entry_count, series.collect())
+    });
+    let variants: Vec<(_, _, Vec<_>)> = variants.collect();
+    (variants, summary.dropped().clone(), metrics)
 }
 
 impl Rig {
@@ -59,6 +82,37 @@ impl Rig {
                 read => self.wrong = Some(format!("{name}: {id} is read as {read:?}")),
             }
         }
+        self.check_figures(&name, &view, &disk);
+    }
+
+    /// What is kept of the log's metrics, brought up to now.
+    pub fn figures(&mut self, name: &str) -> Result<Figures, SegmentError> {
+        let view = self.view(name);
+        let life = self.life.as_mut().expect("alive");
+        let disk = life.host.disk.clone();
+        let kept = life.figures.entry(slug(name)).or_default();
+        kept.read(&view.frozen(), &disk)
+    }
+
+    /// What is kept of the metrics is what a fold over the entries gives.
+    fn check_figures(&mut self, name: &Slug, view: &LogView, disk: &Arc<dyn Disk>) {
+        let life = self.life.as_mut().expect("alive");
+        let kept = life.figures.entry(name.clone()).or_default();
+        let model = &self.models[name];
+        let wrong = match kept.read(&view.frozen(), disk) {
+            Err(SegmentError::Io { .. }) => return,
+            Err(error) => error.to_string(),
+            // After a failed sync the page cache may lack what the journal has.
+            Ok(_) if self.machine.is_cache_wrong() => return,
+            Ok(found) if found.damage_count > 0 => "damage among the metrics".into(),
+            // Nobody knows yet whether these entries are there.
+            Ok(_) if !model.unsure.is_empty() => return,
+            Ok(found) => match figures_of(&found.summary) == figures_of(&folded(&model.acked)) {
+                true => return,
+                false => format!("the metrics are {:?}", found.summary),
+            },
+        };
+        self.wrong = Some(format!("{name}: {wrong}"));
     }
 
     /// Before a group is durable nobody reads it.
