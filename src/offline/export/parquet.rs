@@ -1,0 +1,170 @@
+//! A table as Parquet: typed columns in row groups, each compressed with zstd.
+//!
+//! Entries gather by column until a row group is full; then a thread of its own encodes it while the
+//! next one gathers. Groups are written in their order. A group's size and how many are under way
+//! bound the memory, but for the footer that Parquet ends with, which says of each column of each
+//! group where it is.
+
+mod group;
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::mem;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use ::parquet::basic::{
+    Compression, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel,
+};
+use ::parquet::errors::ParquetError;
+use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::types::{ColumnPath, SchemaDescPtr, SchemaDescriptor, Type};
+
+use self::group::{Chunk, Group};
+use super::columns::Columns;
+use super::row::Row;
+use super::{Exporter, Replayed};
+
+/// Row groups that are encoded at the same time. More would be faster with more processors, and
+/// take more memory.
+const UNDER_WAY_MAX: usize = 2;
+/// A row group is full with so many bytes, before they are compressed.
+const GROUP_BYTES: usize = 24 << 20;
+/// zstd's own scale; above 1 it is the compression that takes most of the time.
+const ZSTD_LEVEL: i32 = 1;
+
+pub(super) struct ParquetTable<W: Write + Send> {
+    file: SerializedFileWriter<W>,
+    schema: SchemaDescPtr,
+    columns: Columns,
+    group: Group,
+    /// The oldest first.
+    under_way: VecDeque<JoinHandle<Result<Vec<Chunk>, ParquetError>>>,
+}
+
+impl<W: Write + Send> ParquetTable<W> {
+    pub(super) fn new(out: W, columns: Columns) -> io::Result<Self> {
+        let schema = Arc::new(schema(&columns).map_err(into_io)?);
+        let properties = Arc::new(properties().map_err(into_io)?);
+        let file = SerializedFileWriter::new(out, schema.clone(), properties).map_err(into_io)?;
+        let group = Group::new(columns.names().len());
+        Ok(Self {
+            file,
+            schema: Arc::new(SchemaDescriptor::new(schema)),
+            columns,
+            group,
+            under_way: VecDeque::new(),
+        })
+    }
+
+    fn begin_encoding(&mut self) -> io::Result<()> {
+        if self.under_way.len() >= UNDER_WAY_MAX {
+            self.write_oldest()?;
+        }
+        let next = Group::new(self.columns.names().len());
+        let group = mem::replace(&mut self.group, next);
+        let schema = self.schema.clone();
+        let properties = self.file.properties().clone();
+        let thread = thread::Builder::new().name("encode".into());
+        let encoding = thread.spawn(move || group.encode(&schema, &properties))?;
+        self.under_way.push_back(encoding);
+        Ok(())
+    }
+
+    fn write_oldest(&mut self) -> io::Result<()> {
+        let Some(encoding) = self.under_way.pop_front() else {
+            return Ok(());
+        };
+        let died = || io::Error::other("a thread that encodes has died");
+        let chunks = encoding.join().map_err(|_| died())?.map_err(into_io)?;
+        let mut group = self.file.next_row_group().map_err(into_io)?;
+        for Chunk { bytes, close } in chunks {
+            group.append_column(&bytes, close).map_err(into_io)?;
+        }
+        group.close().map_err(into_io)?;
+        Ok(())
+    }
+}
+
+impl<W: Write + Send> Exporter for ParquetTable<W> {
+    fn take(&mut self, entry: &Replayed<'_>) -> io::Result<()> {
+        self.group
+            .push(entry, &Row::read(entry.body, &self.columns));
+        if self.group.bytes() >= GROUP_BYTES {
+            self.begin_encoding()?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        if self.group.bytes() > 0 {
+            self.begin_encoding()?;
+        }
+        while !self.under_way.is_empty() {
+            self.write_oldest()?;
+        }
+        self.file.finish().map_err(into_io)?;
+        self.file.flush()
+    }
+}
+
+/// The columns and their types, in the order in which [`Group`] encodes them.
+fn schema(columns: &Columns) -> Result<Type, ParquetError> {
+    let json = || (Physical::BYTE_ARRAY, Some(LogicalType::Json));
+    let text = || (Physical::BYTE_ARRAY, Some(LogicalType::String));
+    let time = LogicalType::timestamp(true, TimeUnit::MILLIS);
+    let mut fields = Vec::new();
+    for name in columns.table_names() {
+        let (physical, logical) = match &*name {
+            "log_id" | "experiment" | "variant_key" => text(),
+            "received_at" => (Physical::INT64, Some(time.clone())),
+            name if name.starts_with(super::columns::METRIC) => (Physical::DOUBLE, None),
+            _ => json(),
+        };
+        let is_always_there = matches!(
+            &*name,
+            "log_id" | "experiment" | "variant_key" | "received_at"
+        );
+        let repetition = match is_always_there {
+            true => Repetition::REQUIRED,
+            false => Repetition::OPTIONAL,
+        };
+        let field = Type::primitive_type_builder(&name, physical)
+            .with_logical_type(logical)
+            .with_repetition(repetition)
+            .build()?;
+        fields.push(Arc::new(field));
+    }
+    Type::group_type_builder("entry")
+        .with_fields(fields)
+        .build()
+}
+
+fn properties() -> Result<WriterProperties, ParquetError> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        // Extremes of a page would make the footer, which is kept until the end, larger.
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_offset_index_disabled(true);
+    // Hardly a value comes twice, and there is nothing to find by the extremes of JSON.
+    for name in ["input", "output", "context", "metrics", "other"] {
+        let column = || ColumnPath::from(name);
+        properties = properties
+            .set_column_dictionary_enabled(column(), false)
+            .set_column_statistics_enabled(column(), EnabledStatistics::None);
+    }
+    let ids = ColumnPath::from("log_id");
+    Ok(properties.set_column_dictionary_enabled(ids, false).build())
+}
+
+/// The error of a write is the operating system's own again.
+fn into_io(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(other) => io::Error::other(other),
+        },
+        other => io::Error::other(other),
+    }
+}
