@@ -1,13 +1,11 @@
 //! A table as Parquet: typed columns in row groups, each compressed with zstd.
 //!
-//! Entries gather by column until a row group is full; then a thread of its own encodes it while the
-//! next one gathers. Groups are written in their order. A group's size and how many are under way
-//! bound the memory, but for the footer that Parquet ends with, which says of each column of each
-//! group where it is.
+//! Entries gather by column until a row group is full; then a thread encodes it while the next one
+//! gathers. These two bound the memory, but for the footer that Parquet ends with, which says of each
+//! column of each group where it is.
 
 mod group;
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::mem;
 use std::sync::Arc;
@@ -26,21 +24,20 @@ use super::columns::Columns;
 use super::row::Row;
 use super::{Exporter, Replayed};
 
-/// Row groups that are encoded at the same time. More would be faster with more processors, and
-/// take more memory.
-const UNDER_WAY_MAX: usize = 2;
 /// A row group is full with so many bytes, before they are compressed.
-const GROUP_BYTES: usize = 24 << 20;
+const GROUP_BYTES: usize = 16 << 20;
 /// zstd's own scale; above 1 it is the compression that takes most of the time.
 const ZSTD_LEVEL: i32 = 1;
+
+type Encoded = Result<(Group, Vec<Chunk>), ParquetError>;
 
 pub(super) struct ParquetTable<W: Write + Send> {
     file: SerializedFileWriter<W>,
     schema: SchemaDescPtr,
     columns: Columns,
     group: Group,
-    /// The oldest first.
-    under_way: VecDeque<JoinHandle<Result<Vec<Chunk>, ParquetError>>>,
+    /// The group that is encoded meanwhile.
+    under_way: Option<JoinHandle<Encoded>>,
 }
 
 impl<W: Write + Send> ParquetTable<W> {
@@ -54,36 +51,39 @@ impl<W: Write + Send> ParquetTable<W> {
             schema: Arc::new(SchemaDescriptor::new(schema)),
             columns,
             group,
-            under_way: VecDeque::new(),
+            under_way: None,
         })
     }
 
     fn begin_encoding(&mut self) -> io::Result<()> {
-        if self.under_way.len() >= UNDER_WAY_MAX {
-            self.write_oldest()?;
-        }
-        let next = Group::new(self.columns.names().len());
+        let spare = self.write_encoded()?;
+        let next = spare.unwrap_or_else(|| Group::new(self.columns.names().len()));
         let group = mem::replace(&mut self.group, next);
         let schema = self.schema.clone();
         let properties = self.file.properties().clone();
         let thread = thread::Builder::new().name("encode".into());
-        let encoding = thread.spawn(move || group.encode(&schema, &properties))?;
-        self.under_way.push_back(encoding);
+        let encoding = thread.spawn(move || {
+            let chunks = group.encode(&schema, &properties)?;
+            Ok((group, chunks))
+        });
+        self.under_way = Some(encoding?);
         Ok(())
     }
 
-    fn write_oldest(&mut self) -> io::Result<()> {
-        let Some(encoding) = self.under_way.pop_front() else {
-            return Ok(());
+    /// Writes the group that is under way, and gives its memory back.
+    fn write_encoded(&mut self) -> io::Result<Option<Group>> {
+        let Some(encoding) = self.under_way.take() else {
+            return Ok(None);
         };
-        let died = || io::Error::other("a thread that encodes has died");
-        let chunks = encoding.join().map_err(|_| died())?.map_err(into_io)?;
+        let died = |_| io::Error::other("the thread that encodes has died");
+        let (mut spare, chunks) = encoding.join().map_err(died)?.map_err(into_io)?;
         let mut group = self.file.next_row_group().map_err(into_io)?;
         for Chunk { bytes, close } in chunks {
             group.append_column(&bytes, close).map_err(into_io)?;
         }
         group.close().map_err(into_io)?;
-        Ok(())
+        spare.clear();
+        Ok(Some(spare))
     }
 }
 
@@ -101,9 +101,7 @@ impl<W: Write + Send> Exporter for ParquetTable<W> {
         if self.group.bytes() > 0 {
             self.begin_encoding()?;
         }
-        while !self.under_way.is_empty() {
-            self.write_oldest()?;
-        }
+        self.write_encoded()?;
         self.file.finish().map_err(into_io)?;
         self.file.flush()
     }
@@ -111,16 +109,15 @@ impl<W: Write + Send> Exporter for ParquetTable<W> {
 
 /// The columns and their types, in the order in which [`Group`] encodes them.
 fn schema(columns: &Columns) -> Result<Type, ParquetError> {
-    let json = || (Physical::BYTE_ARRAY, Some(LogicalType::Json));
+    // JSON is marked as text, too: Polars takes Parquet's own type for JSON as bytes.
     let text = || (Physical::BYTE_ARRAY, Some(LogicalType::String));
     let time = LogicalType::timestamp(true, TimeUnit::MILLIS);
     let mut fields = Vec::new();
     for name in columns.table_names() {
         let (physical, logical) = match &*name {
-            "log_id" | "experiment" | "variant_key" => text(),
             "received_at" => (Physical::INT64, Some(time.clone())),
             name if name.starts_with(super::columns::METRIC) => (Physical::DOUBLE, None),
-            _ => json(),
+            _ => text(),
         };
         let is_always_there = matches!(
             &*name,

@@ -1,6 +1,8 @@
 //! A row group: rows by column, and how they become Parquet's pages.
 
-use ::parquet::column::writer::{ColumnCloseResult, get_column_writer, get_typed_column_writer};
+use ::parquet::column::writer::{
+    ColumnCloseResult, ColumnWriterImpl, get_column_writer, get_typed_column_writer,
+};
 use ::parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::properties::WriterPropertiesPtr;
@@ -12,9 +14,10 @@ use super::super::Replayed;
 use super::super::row::Row;
 use crate::model::LogId;
 
-/// Memory for a value of a text beside its bytes: where it ends, whether it is there, and a handle
-/// when it is encoded.
-const TEXT_BYTES: usize = 50;
+/// So many rows of texts are handed to the encoder at once.
+const PIECE_ROWS: usize = 1024;
+/// Memory for a text beside its bytes: where it ends, and whether it is there.
+const TEXT_BYTES: usize = 10;
 const NUMBER_BYTES: usize = 10;
 
 /// Rows, by column, in the order of the table's columns.
@@ -95,26 +98,48 @@ impl Group {
         self.bytes += text_bytes.iter().sum::<usize>();
     }
 
+    /// Forgets its rows, and keeps their memory.
+    pub(super) fn clear(&mut self) {
+        self.received_at.clear();
+        for numbers in &mut self.numbers {
+            numbers.values.clear();
+            numbers.levels.clear();
+        }
+        let ours = [
+            &mut self.log_id,
+            &mut self.experiment,
+            &mut self.variant_key,
+        ];
+        let json = [&mut self.input, &mut self.output, &mut self.context];
+        let rest = [&mut self.metrics, &mut self.other];
+        for texts in ours.into_iter().chain(json).chain(rest) {
+            texts.bytes.clear();
+            texts.ends.clear();
+            texts.levels.clear();
+        }
+        self.bytes = 0;
+    }
+
     /// Its columns as `schema` has them, one after the other.
     pub(super) fn encode(
-        self,
+        &self,
         schema: &SchemaDescPtr,
         properties: &WriterPropertiesPtr,
     ) -> Result<Vec<Chunk>, ParquetError> {
         let mut columns = schema.columns().iter();
         let mut next = || Place(columns.next(), properties);
         let mut chunks = vec![
-            next().encode_texts(self.log_id)?,
-            next().encode_texts(self.experiment)?,
-            next().encode::<Int64Type>(&self.received_at, &[])?,
+            next().encode_texts(&self.log_id)?,
+            next().encode_texts(&self.experiment)?,
+            next().encode_numbers::<Int64Type>(&self.received_at, &[])?,
         ];
-        for texts in [self.variant_key, self.input, self.output, self.context] {
+        for texts in [&self.variant_key, &self.input, &self.output, &self.context] {
             chunks.push(next().encode_texts(texts)?);
         }
-        for Numbers { values, levels } in self.numbers {
-            chunks.push(next().encode::<DoubleType>(&values, &levels)?);
+        for Numbers { values, levels } in &self.numbers {
+            chunks.push(next().encode_numbers::<DoubleType>(values, levels)?);
         }
-        for texts in [self.metrics, self.other] {
+        for texts in [&self.metrics, &self.other] {
             chunks.push(next().encode_texts(texts)?);
         }
         Ok(chunks)
@@ -139,32 +164,62 @@ impl Numbers {
     }
 }
 
-/// Where a column stands in the schema, and how it is written.
+/// Where a column stands in the schema, and how it is written. Each row has a level that says whether
+/// it has a value; a column in which all have one needs none.
 struct Place<'a>(Option<&'a ColumnDescPtr>, &'a WriterPropertiesPtr);
 
 impl Place<'_> {
-    fn encode_texts(self, texts: Texts) -> Result<Chunk, ParquetError> {
-        let bytes = Bytes::from(texts.bytes);
-        let begins = [0].into_iter().chain(texts.ends.iter().copied());
-        let values: Vec<ByteArray> = begins
-            .zip(&texts.ends)
-            .zip(&texts.levels)
-            .filter(|(_, level)| **level > 0)
-            .map(|((begin, end), _)| bytes.slice(begin..*end).into())
-            .collect();
-        self.encode::<ByteArrayType>(&values, &texts.levels)
+    fn encode_texts(self, texts: &Texts) -> Result<Chunk, ParquetError> {
+        let Texts {
+            bytes,
+            ends,
+            levels,
+        } = texts;
+        let pieces = ends.chunks(PIECE_ROWS).zip(levels.chunks(PIECE_ROWS));
+        self.encode::<ByteArrayType>(|writer, is_optional| {
+            let mut begin = 0;
+            for (ends, levels) in pieces {
+                let end = ends.last().copied().unwrap_or(begin);
+                let piece = bytes.get(begin..end).unwrap_or_default();
+                let piece = Bytes::copy_from_slice(piece);
+                let mut values: Vec<ByteArray> = Vec::with_capacity(ends.len());
+                let mut from = 0;
+                for (end, level) in ends.iter().zip(levels) {
+                    let to = end - begin;
+                    if *level > 0 {
+                        values.push(piece.slice(from..to).into());
+                    }
+                    from = to;
+                }
+                writer.write_batch(&values, is_optional.then_some(levels), None)?;
+                begin = end;
+            }
+            Ok(())
+        })
     }
 
-    /// `values` are those that there are; each row has a level that says whether it has one.
-    fn encode<T: DataType>(self, values: &[T::T], levels: &[i16]) -> Result<Chunk, ParquetError> {
+    fn encode_numbers<T: DataType>(
+        self,
+        values: &[T::T],
+        levels: &[i16],
+    ) -> Result<Chunk, ParquetError> {
+        self.encode::<T>(|writer, is_optional| {
+            writer.write_batch(values, is_optional.then_some(levels), None)?;
+            Ok(())
+        })
+    }
+
+    fn encode<T: DataType>(
+        self,
+        write: impl FnOnce(&mut ColumnWriterImpl<'_, T>, bool) -> Result<(), ParquetError>,
+    ) -> Result<Chunk, ParquetError> {
         let Self(column, properties) = self;
         let column = column.ok_or_else(|| ParquetError::General("a column too many".into()))?;
-        let is_optional = column.max_def_level() > 0;
         let mut sink = TrackedWrite::new(Vec::new());
         let pages = Box::new(SerializedPageWriter::new(&mut sink));
         let writer = get_column_writer(column.clone(), properties.clone(), pages);
         let mut writer = get_typed_column_writer::<T>(writer);
-        writer.write_batch(values, is_optional.then_some(levels), None)?;
+        write(&mut writer, column.max_def_level() > 0)?;
         let close = writer.close()?;
         let bytes = sink.into_inner()?.into();
         Ok(Chunk { bytes, close })
