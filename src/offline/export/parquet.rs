@@ -9,7 +9,8 @@ mod group;
 use std::io::{self, Write};
 use std::mem;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
 
 use ::parquet::basic::{
     Compression, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel,
@@ -17,7 +18,7 @@ use ::parquet::basic::{
 use ::parquet::errors::ParquetError;
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use ::parquet::file::writer::SerializedFileWriter;
-use ::parquet::schema::types::{ColumnPath, SchemaDescPtr, SchemaDescriptor, Type};
+use ::parquet::schema::types::{ColumnPath, SchemaDescriptor, Type};
 
 use self::group::{Chunk, Group};
 use super::columns::Columns;
@@ -25,7 +26,7 @@ use super::row::Row;
 use super::{Exporter, Replayed};
 
 /// A row group is full with so many bytes, before they are compressed.
-const GROUP_BYTES: usize = 16 << 20;
+const GROUP_BYTES: usize = 12 << 20;
 /// zstd's own scale; above 1 it is the compression that takes most of the time.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -33,11 +34,12 @@ type Encoded = Result<(Group, Vec<Chunk>), ParquetError>;
 
 pub(super) struct ParquetTable<W: Write + Send> {
     file: SerializedFileWriter<W>,
-    schema: SchemaDescPtr,
     columns: Columns,
     group: Group,
-    /// The group that is encoded meanwhile.
-    under_way: Option<JoinHandle<Encoded>>,
+    to_encoder: Sender<Group>,
+    encoded: Receiver<Encoded>,
+    /// Whether a group is being encoded.
+    is_under_way: bool,
 }
 
 impl<W: Write + Send> ParquetTable<W> {
@@ -45,13 +47,31 @@ impl<W: Write + Send> ParquetTable<W> {
         let schema = Arc::new(schema(&columns).map_err(into_io)?);
         let properties = Arc::new(properties().map_err(into_io)?);
         let file = SerializedFileWriter::new(out, schema.clone(), properties).map_err(into_io)?;
+        let schema = Arc::new(SchemaDescriptor::new(schema));
+        let properties = file.properties().clone();
+        // One thread, and not one for each group: those would leave their memory behind.
+        let (to_encoder, groups) = mpsc::channel::<Group>();
+        let (to_writer, encoded) = mpsc::channel();
+        let encoder = thread::Builder::new().name("encode".into());
+        encoder.spawn(move || {
+            for group in groups {
+                let chunks = group.encode(&schema, &properties);
+                if to_writer
+                    .send(chunks.map(|chunks| (group, chunks)))
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        })?;
         let group = Group::new(columns.names().len());
         Ok(Self {
             file,
-            schema: Arc::new(SchemaDescriptor::new(schema)),
             columns,
             group,
-            under_way: None,
+            to_encoder,
+            encoded,
+            is_under_way: false,
         })
     }
 
@@ -59,24 +79,18 @@ impl<W: Write + Send> ParquetTable<W> {
         let spare = self.write_encoded()?;
         let next = spare.unwrap_or_else(|| Group::new(self.columns.names().len()));
         let group = mem::replace(&mut self.group, next);
-        let schema = self.schema.clone();
-        let properties = self.file.properties().clone();
-        let thread = thread::Builder::new().name("encode".into());
-        let encoding = thread.spawn(move || {
-            let chunks = group.encode(&schema, &properties)?;
-            Ok((group, chunks))
-        });
-        self.under_way = Some(encoding?);
+        self.to_encoder.send(group).map_err(|_| died())?;
+        self.is_under_way = true;
         Ok(())
     }
 
     /// Writes the group that is under way, and gives its memory back.
     fn write_encoded(&mut self) -> io::Result<Option<Group>> {
-        let Some(encoding) = self.under_way.take() else {
+        if !mem::take(&mut self.is_under_way) {
             return Ok(None);
-        };
-        let died = |_| io::Error::other("the thread that encodes has died");
-        let (mut spare, chunks) = encoding.join().map_err(died)?.map_err(into_io)?;
+        }
+        let encoded = self.encoded.recv().map_err(|_| died())?;
+        let (mut spare, chunks) = encoded.map_err(into_io)?;
         let mut group = self.file.next_row_group().map_err(into_io)?;
         for Chunk { bytes, close } in chunks {
             group.append_column(&bytes, close).map_err(into_io)?;
@@ -85,6 +99,10 @@ impl<W: Write + Send> ParquetTable<W> {
         spare.clear();
         Ok(Some(spare))
     }
+}
+
+fn died() -> io::Error {
+    io::Error::other("the thread that encodes has died")
 }
 
 impl<W: Write + Send> Exporter for ParquetTable<W> {
