@@ -73,19 +73,19 @@ header = ["log_id", "experiment", "received_at", "variant_key", *JSON]
 header += ["metrics." + name for name in names] + ["metrics", "other"]
 utc = "strftime(received_at at time zone 'UTC', '%Y-%m-%dT%H:%M:%S.%gZ')"
 
-table = duckdb.read_parquet(table_parquet)
-assert table.columns == header, table.columns
-types = dict(zip(table.columns, map(str, table.types)))
+rows = duckdb.read_parquet(table_parquet)
+assert rows.columns == header, rows.columns
+types = dict(zip(rows.columns, map(str, rows.types)))
 assert types["received_at"] == "TIMESTAMP WITH TIME ZONE", types
 assert all(types["metrics." + name] == "DOUBLE" for name in names), types
-check("duckdb, parquet", duckdb.sql(f"select * replace ({utc} as received_at) from table").fetchall())
-query = "select count(*) from table where input->>'query' is not null and \"metrics.ms\" > 0"
-assert duckdb.sql(query).fetchone()[0] > 0
+check("duckdb, parquet", duckdb.sql(f"select * replace ({utc} as received_at) from rows").fetchall())
+query = "select count(*) from rows where (input->>'query') is not null and \"metrics.latency_ms\" > 0"
+assert duckdb.sql(query).fetchall()[0][0] > 0
 # Each column's type as DuckDB finds it by itself.
-table = duckdb.read_csv(table_csv)
-assert table.columns == header, table.columns
-assert dict(zip(table.columns, map(str, table.types)))["metrics.ms"] == "DOUBLE"
-check("duckdb, csv", duckdb.sql(f"select * replace ({utc} as received_at) from table").fetchall())
+rows = duckdb.read_csv(table_csv)
+assert rows.columns == header, rows.columns
+assert dict(zip(rows.columns, map(str, rows.types)))["metrics.ms"] == "DOUBLE"
+check("duckdb, csv", duckdb.sql(f"select * replace ({utc} as received_at) from rows").fetchall())
 
 frame = pandas.read_parquet(table_parquet)
 assert list(frame.columns) == header and str(frame["received_at"].dtype).endswith("UTC]")
