@@ -261,7 +261,7 @@ mod tests {
         }
 
         #[test]
-        fn up_to_fifteen_digits_come_back(digits in 0u64..1_000_000_000_000_00, point in 0usize..14) {
+        fn up_to_fifteen_digits_come_back(digits in 0u64..100_000_000_000_000, point in 0usize..14) {
             let mut text = format!("{digits:014}");
             text.insert(point, '.');
             let value: f64 = text.parse().unwrap();
