@@ -47,16 +47,12 @@ impl EntryWriter {
     ) {
         let begin = out.len();
         self.write(out, slug, id, received_at_ms, body);
-        let line = out.get_mut(begin..).unwrap_or_default();
-        for byte in line.iter_mut() {
-            if matches!(byte, b'\n' | b'\r') {
-                *byte = b' ';
-            }
-        }
+        join_lines(out, begin);
         out.push(b'\n');
     }
 
-    fn write_time(&mut self, out: &mut Vec<u8>, ms: u64) {
+    /// Appends a time of receipt as [`rfc3339_ms`] gives it.
+    pub fn write_time(&mut self, out: &mut Vec<u8>, ms: u64) {
         let second = ms / 1000;
         if self.second != Some(second) {
             self.second = Some(second);
@@ -68,6 +64,19 @@ impl EntryWriter {
         out.extend_from_slice(&self.second_text);
         // Writing into memory doesn't fail.
         let _infallible = write!(out, ".{:03}Z", ms % 1000);
+    }
+}
+
+/// Makes spaces of the line breaks in `text` from `begin` on, which is JSON: there they stand between
+/// tokens only.
+pub fn join_lines(text: &mut [u8], begin: usize) {
+    let mut rest = text.get_mut(begin..).unwrap_or_default();
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
+        let (line, behind) = rest.split_at_mut(at + 1);
+        if let Some(last) = line.last_mut() {
+            *last = b' ';
+        }
+        rest = behind;
     }
 }
 

@@ -10,6 +10,8 @@ mod inspect;
 mod key;
 mod noop;
 mod output;
+mod output_file;
+mod progress;
 mod replay;
 mod report;
 mod serve;

@@ -1,31 +1,37 @@
-//! `trialog replay`: entries from segment files, as JSON lines.
+//! `trialog replay`: entries from segment files, as JSON lines or as a table.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
+use super::output_file::OutputFile;
+use super::progress::{Progress, is_watched};
 use super::{Outcome, output};
-use crate::entry_json::EntryWriter;
 use crate::fs::real;
 use crate::log::select;
 use crate::model::{LogId, Slug};
-use crate::offline::Source;
-use crate::offline::replay::{ReplayError, Replayed, Selection, replay};
+use crate::offline::export::{Columns, Format};
+use crate::offline::replay::{self, ReplayError, Selection, replay_watched};
 use crate::offline::verify::verify_beside;
+use crate::offline::{OfflineError, Source};
 
-const BUFFER_LEN: usize = 256 << 10;
-
-/// Give entries back from segment files, one JSON object a line, without a server.
+/// Give entries back from segment files, without a server: one JSON object a line, or as a table.
 ///
 /// PATH is a store's folder, an experiment's folder or one segment file: in place, beside a
 /// running server, or a copy. Nothing is changed.
+///
+/// A table (csv, parquet) has the columns log_id, experiment, received_at, variant_key, input, output,
+/// context, a column metrics.NAME for each numeric metric (256 at most), then `metrics`: all metrics
+/// of an entry as JSON, if those columns don't say all of them exactly; and `other`: its members that
+/// have no column.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  trialog replay trialog-data --experiment demo --variant A | jq .metrics"
-)]
+#[command(after_help = "Examples:
+  trialog replay trialog-data --experiment demo --variant A | jq .metrics
+  trialog replay trialog-data --experiment demo --format parquet --output demo.parquet")]
 pub struct Args {
     /// Where the segments are.
     #[arg(required = true, value_name = "PATH")]
@@ -45,9 +51,20 @@ pub struct Args {
     /// Only entries behind this log id.
     #[arg(long, value_name = "ID")]
     after: Option<LogId>,
+    /// How entries are written.
+    #[arg(long, value_enum, default_value_t)]
+    format: FormatArg,
     /// Write to this file instead of stdout; it appears when it is whole.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum FormatArg {
+    #[default]
+    Jsonl,
+    Csv,
+    Parquet,
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
@@ -68,90 +85,150 @@ pub fn run(args: Args) -> Result<Outcome> {
         let message = "--since must be before --until\n";
         clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).exit();
     }
-    match &args.output {
-        None => {
-            let stdout = io::stdout().lock();
-            write_all(&args.paths, &selection, stdout)
-        }
-        Some(path) => {
-            let temporary = temporary_beside(path);
-            let created = fs::File::create(&temporary);
-            let file = created.with_context(|| format!("can't write {}", path.display()))?;
-            let written = write_all(&args.paths, &selection, &file)
-                .and_then(|outcome| Ok((outcome, file.sync_all()?)))
-                .and_then(|(outcome, ())| {
-                    fs::rename(&temporary, path)?;
-                    Ok(outcome)
-                });
-            if written.is_err() {
-                // The error that is told is the one that made it half-written.
-                let _half_written = fs::remove_file(&temporary);
+    let format = match args.format {
+        FormatArg::Jsonl => Format::Jsonl,
+        FormatArg::Csv => Format::Csv,
+        FormatArg::Parquet => Format::Parquet,
+    };
+    let export = |out: &File, name: &str| {
+        let export = Export {
+            paths: &args.paths,
+            selection: &selection,
+            is_watched: is_watched(out),
+        };
+        match export.write(format, out) {
+            // Whoever reads it has enough.
+            Err(Failed::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Ok(Outcome::Done)
             }
-            written
+            Err(Failed::Output(error)) => Err(error).context(format!("can't write {name}")),
+            Err(Failed::Source(error)) => Err(error),
+            Ok(outcome) => Ok(outcome),
+        }
+    };
+    match &args.output {
+        // Not `Stdout`, which looks for line breaks.
+        None => export(
+            &io::stdout().as_fd().try_clone_to_owned()?.into(),
+            "the output",
+        ),
+        Some(path) => {
+            let output = OutputFile::create(path)?;
+            let outcome = export(output.file(), &path.display().to_string())?;
+            output.finish()?;
+            Ok(outcome)
         }
     }
 }
 
-fn write_all(paths: &[PathBuf], selection: &Selection, out: impl Write) -> Result<Outcome> {
-    let mut out = io::BufWriter::with_capacity(BUFFER_LEN, out);
-    let mut writer = EntryWriter::default();
-    let mut line = Vec::new();
-    let mut result = Outcome::Done;
-    for path in paths {
-        let source = Source::open(real::host().disk, path)?;
-        let replayed = replay(&source, selection, |entry: Replayed<'_>| {
-            line.clear();
-            writer.write_line(
-                &mut line,
-                entry.slug,
-                entry.id,
-                entry.received_at_ms,
-                entry.body,
-            );
-            out.write_all(&line)
-        });
-        let outcome = match replayed {
-            Err(ReplayError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-                return Ok(Outcome::Done);
-            }
-            replayed => replayed?,
+struct Export<'a> {
+    paths: &'a [PathBuf],
+    selection: &'a Selection,
+    is_watched: bool,
+}
+
+enum Failed {
+    Source(anyhow::Error),
+    Output(io::Error),
+}
+
+impl Export<'_> {
+    fn write(&self, format: Format, out: &File) -> Result<Outcome, Failed> {
+        let columns = match format.has_columns() {
+            true => self.find_columns()?,
+            false => Columns::default(),
         };
-        let has_met_damage = !outcome.damages.is_empty() || !outcome.unreadable.is_empty();
-        // Beside a running server, what looked bad may have been on its way to the disk.
-        if source.is_live
-            && has_met_damage
-            && verify_beside(real::host().disk, path)?.findings.is_empty()
-        {
-            continue;
+        let mut exporter = format.exporter(out, columns).map_err(Failed::Output)?;
+        let mut result = Outcome::Done;
+        for path in self.paths {
+            let source = self.open(path)?;
+            let mut progress = self.progress("writing", &source)?;
+            let watch = |bytes| progress.add(bytes);
+            let replayed = replay_watched(&source, self.selection, watch, |e| exporter.take(&e))?;
+            drop(progress);
+            if tell_damage(path, &source, &replayed)? {
+                result = Outcome::FoundDamage;
+            }
         }
-        for (path, damage) in &outcome.damages {
-            let (start, end) = (damage.start, damage.end);
-            let what = damage.reason.as_str();
+        exporter.finish().map_err(Failed::Output)?;
+        Ok(result)
+    }
+
+    /// A table begins with its columns, so all entries are looked at before the first is written.
+    fn find_columns(&self) -> Result<Columns, Failed> {
+        let mut columns = Columns::default();
+        for path in self.paths {
+            let source = self.open(path)?;
+            let mut progress = self.progress("looking for metrics", &source)?;
+            let watch = |bytes| progress.add(bytes);
+            replay_watched(&source, self.selection, watch, |entry| {
+                columns.learn(entry.body);
+                Ok(())
+            })?;
+        }
+        if columns.has_more() {
             output::words(format_args!(
-                "trialog: {}: bytes {start}..{end}: {what}",
-                path.display()
+                "trialog: only the first {} metrics have a column of their own; the others, and \
+                 those with long names, are in the column metrics",
+                columns.names().len()
             ));
         }
-        for error in &outcome.unreadable {
-            output::words(format_args!("trialog: {error}"));
-        }
-        if has_met_damage {
-            output::words("trialog: the rest was replayed; `trialog verify` tells what is lost");
-            result = Outcome::FoundDamage;
-        }
+        Ok(columns)
     }
-    match out.flush() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing the output failed")
-        }
-        _ => Ok(result),
+
+    fn open(&self, path: &Path) -> Result<Source, Failed> {
+        Ok(Source::open(real::host().disk, path)?)
+    }
+
+    fn progress(&self, what: &'static str, source: &Source) -> Result<Progress, Failed> {
+        let segments = match self.is_watched {
+            true => source.segments(&source.plan())?,
+            false => Vec::new(),
+        };
+        // One that is in the journal only has no file yet.
+        let lens = segments.iter().map(|segment| fs::metadata(&segment.path));
+        let total = lens.map(|there| there.map_or(0, |there| there.len())).sum();
+        Ok(Progress::new(what, total, self.is_watched))
     }
 }
 
-fn temporary_beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    path.with_file_name(name)
+impl From<ReplayError> for Failed {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Output(error) => Self::Output(error),
+            error => Self::Source(error.into()),
+        }
+    }
+}
+
+impl From<OfflineError> for Failed {
+    fn from(error: OfflineError) -> Self {
+        Self::Source(error.into())
+    }
+}
+
+/// Says what a replay of `path` met, and whether that is damage.
+fn tell_damage(path: &Path, source: &Source, outcome: &replay::Outcome) -> Result<bool, Failed> {
+    let has_met_damage = !outcome.damages.is_empty() || !outcome.unreadable.is_empty();
+    // Beside a running server, what looked bad may have been on its way to the disk.
+    if !has_met_damage
+        || source.is_live && verify_beside(real::host().disk, path)?.findings.is_empty()
+    {
+        return Ok(false);
+    }
+    for (path, damage) in &outcome.damages {
+        let (start, end) = (damage.start, damage.end);
+        let what = damage.reason.as_str();
+        output::words(format_args!(
+            "trialog: {}: bytes {start}..{end}: {what}",
+            path.display()
+        ));
+    }
+    for error in &outcome.unreadable {
+        output::words(format_args!("trialog: {error}"));
+    }
+    output::words("trialog: the rest was replayed; `trialog verify` tells what is lost");
+    Ok(true)
 }
 
 fn milliseconds(time: Timestamp) -> u64 {

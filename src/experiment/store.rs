@@ -240,7 +240,9 @@ impl Store {
                 // The actor isn't there, or was leaving. It comes back for this message.
                 Err(TrySendError::Closed(back)) => message = back,
             }
-            Box::pin(self.handle(slug)).await.map_err(AppendError::from)?;
+            Box::pin(self.handle(slug))
+                .await
+                .map_err(AppendError::from)?;
         }
         answer.await.unwrap_or(Err(AppendError::Failed))
     }

@@ -61,6 +61,16 @@ pub enum ReplayError {
 pub fn replay(
     source: &Source,
     selection: &Selection,
+    take: impl FnMut(Replayed<'_>) -> io::Result<()>,
+) -> Result<Outcome, ReplayError> {
+    replay_watched(source, selection, |_| {}, take)
+}
+
+/// As [`replay`], and tells `watch` of the bytes of segments that are done, as it goes on.
+pub fn replay_watched(
+    source: &Source,
+    selection: &Selection,
+    mut watch: impl FnMut(u64),
     mut take: impl FnMut(Replayed<'_>) -> io::Result<()>,
 ) -> Result<Outcome, ReplayError> {
     let plan = source.plan();
@@ -74,8 +84,10 @@ pub fn replay(
         }
         match source.open_segment(&segment, &plan) {
             Ok(open) if selection.excludes(&open) => {}
-            Ok(open) => replay_segment(&open, selection, &mut take, &mut outcome)
-                .map_err(ReplayError::Output)?,
+            Ok(open) => {
+                replay_segment(&open, selection, &mut watch, &mut take, &mut outcome)
+                    .map_err(ReplayError::Output)?;
+            }
             Err(error @ SegmentError::Header { .. }) => outcome.unreadable.push(error),
             Err(error) => return Err(OfflineError::from(error).into()),
         }
@@ -86,6 +98,7 @@ pub fn replay(
 fn replay_segment(
     segment: &Segment,
     selection: &Selection,
+    watch: &mut impl FnMut(u64),
     take: &mut impl FnMut(Replayed<'_>) -> io::Result<()>,
     outcome: &mut Outcome,
 ) -> io::Result<()> {
@@ -97,30 +110,33 @@ fn replay_segment(
     let mut names = Vec::new();
     for found in segment.scan() {
         match found {
-            Found::Record { frame, record, .. } => match record {
-                Record::Variant(variant) => names.push((variant.number, variant.key)),
-                Record::Entry(entry) => {
-                    let (id, at) = (frame.header.id, entry.received_at_ms);
-                    // Where the frame that gave the number is damaged, the entry names its
-                    // variant itself.
-                    let key = || {
-                        let named = names.iter().find(|(number, _)| *number == entry.variant);
-                        match named {
-                            Some((_, key)) => Cow::Borrowed(*key),
-                            None => Cow::Owned(variant_key_of(entry.body).into_string()),
+            Found::Record { frame, record, .. } => {
+                watch(frame.frame_len() as u64);
+                match record {
+                    Record::Variant(variant) => names.push((variant.number, variant.key)),
+                    Record::Entry(entry) => {
+                        let (id, at) = (frame.header.id, entry.received_at_ms);
+                        // Where the frame that gave the number is damaged, the entry names its
+                        // variant itself.
+                        let key = || {
+                            let named = names.iter().find(|(number, _)| *number == entry.variant);
+                            match named {
+                                Some((_, key)) => Cow::Borrowed(*key),
+                                None => Cow::Owned(variant_key_of(entry.body).into_string()),
+                            }
+                        };
+                        if selection.entries.takes(id, at) && selection.entries.takes_variant(key) {
+                            outcome.entry_count += 1;
+                            take(Replayed {
+                                slug: &segment.header.slug,
+                                id,
+                                received_at_ms: at,
+                                body: entry.body,
+                            })?;
                         }
-                    };
-                    if selection.entries.takes(id, at) && selection.entries.takes_variant(key) {
-                        outcome.entry_count += 1;
-                        take(Replayed {
-                            slug: &segment.header.slug,
-                            id,
-                            received_at_ms: at,
-                            body: entry.body,
-                        })?;
                     }
                 }
-            },
+            }
             Found::Damage(damage) => outcome.damages.push((path(), damage)),
             // A tail that was being written when it was copied.
             Found::Torn { .. } => {}

@@ -36,8 +36,13 @@ pub fn metrics(body: &[u8], take: &mut impl FnMut(&str, Value)) {
         }
     });
     if let Some(metrics) = metrics {
-        walk(metrics, &mut String::new(), 0, take);
+        metrics_within(metrics, &mut |name, _, value| take(name, value));
     }
+}
+
+/// As [`metrics`], from what an entry's member `metrics` holds, and with each value's text.
+pub fn metrics_within<'a>(metrics: &'a RawValue, take: &mut impl FnMut(&str, &'a str, Value)) {
+    walk(metrics, &mut String::new(), 0, take);
 }
 
 /// The way to one field of an entry, such as `context.session_id`.
@@ -80,8 +85,8 @@ fn find<'a>(object: &'a [u8], path: &str) -> Option<Cow<'a, str>> {
     found
 }
 
-/// A string's, number's or boolean's text.
-fn scalar(text: &str) -> Option<Cow<'_, str>> {
+/// A string's text; a number's or a boolean's as it was written. `None` for null, objects, arrays.
+pub fn scalar(text: &str) -> Option<Cow<'_, str>> {
     match text.as_bytes().first()? {
         b'"' => serde_json::from_str::<Text>(text).ok().map(|text| text.0),
         b'{' | b'[' | b'n' => None,
@@ -89,11 +94,11 @@ fn scalar(text: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-fn walk(
-    value: &RawValue,
+fn walk<'a>(
+    value: &'a RawValue,
     name: &mut String,
     depth: usize,
-    take: &mut (impl FnMut(&str, Value) + ?Sized),
+    take: &mut (impl FnMut(&str, &'a str, Value) + ?Sized),
 ) {
     let text = value.get();
     if text.starts_with('{') && depth < DEPTH_MAX {
@@ -107,7 +112,7 @@ fn walk(
             name.truncate(begin);
         });
     } else if depth > 0 {
-        take(name, read(text));
+        take(name, text, read(text));
     }
 }
 
@@ -124,7 +129,7 @@ fn read(text: &str) -> Value {
 }
 
 /// Calls `take` with each member of a JSON object. Ends where the text is broken.
-fn each_member<'a>(object: &'a [u8], take: &mut impl FnMut(&str, &'a RawValue)) {
+pub fn each_member<'a>(object: &'a [u8], take: &mut impl FnMut(&str, &'a RawValue)) {
     struct Members<'f, F>(&'f mut F);
     impl<'de, F: FnMut(&str, &'de RawValue)> Visitor<'de> for Members<'_, F> {
         type Value = ();

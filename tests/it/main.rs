@@ -17,6 +17,7 @@ mod crash;
 mod descriptors;
 mod every_bit;
 mod every_crash;
+mod export;
 mod failing_calls;
 mod faults;
 mod figures;

@@ -21,7 +21,15 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     (
         "offline",
-        &["experiment", "fs", "journal", "log", "model", "stats"],
+        &[
+            "entry_json",
+            "experiment",
+            "fs",
+            "journal",
+            "log",
+            "model",
+            "stats",
+        ],
     ),
     ("auth", &["entry_json", "fs", "json_file", "model"]),
     (
@@ -58,6 +66,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap::", &["cli/", "main.rs"]),
     ("statrs::", &["stats/"]),
     ("num_bigint::", &["stats/"]),
+    (" ::csv::", &["offline/export/csv.rs"]),
+    (" ::parquet::", &["offline/export/parquet"]),
     ("allow(unsafe_code)", &["fs/real.rs"]),
 ];
 

@@ -4,7 +4,7 @@
 //! Where the machine can't make a fault, the test says `NOT RUN` and why.
 
 mod cell;
-mod disk;
+pub mod disk;
 mod exact;
 mod failing_sync;
 mod full;
