@@ -1,7 +1,7 @@
 //! How many groups an actor has handed to the journal that are not answered yet.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 #[derive(Default)]
 pub struct InFlight {
     count: AtomicUsize,
+    has_failed: AtomicBool,
     left: Notify,
 }
 
@@ -27,6 +28,11 @@ impl InFlight {
         self.count.load(Ordering::Acquire)
     }
 
+    /// Whether any group so far did not become durable.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
     /// Returns once there are fewer than `limit`.
     pub async fn wait_below(&self, limit: usize) {
         while self.count() >= limit {
@@ -36,6 +42,13 @@ impl InFlight {
             }
             left.await;
         }
+    }
+}
+
+impl Ticket {
+    /// Takes note that the group did not become durable.
+    pub fn note_failed(&self) {
+        self.0.has_failed.store(true, Ordering::Release);
     }
 }
 

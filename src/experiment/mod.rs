@@ -11,9 +11,11 @@ pub mod folder;
 mod inflight;
 pub mod reading;
 mod registry;
+pub mod repeats;
 mod sealer;
 pub mod store;
 
+pub use batch::Appended;
 pub use budget::{BytePermit, OverBudget};
 pub use error::{AppendError, ReadError, StoreError};
 pub use folder::OpenError;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use super::cursor::Reading;
 use super::footer;
-use super::index::{Block, SegmentIndex, block_of};
+use super::index::{Block, Keyed, SegmentIndex, block_of};
 use super::lead::Lead;
 use super::reader::{EndHint, Segment, SegmentError};
 use super::segment::SegmentHeader;
@@ -223,6 +223,19 @@ impl ClosedSegment {
             index.last,
         );
         Ok(())
+    }
+
+    /// Its entries with an idempotency key, from its footer: no body is read, unless that is missing
+    /// or damaged.
+    pub(super) fn keyed(&self, disk: &dyn Disk) -> Result<Vec<Keyed>, SegmentError> {
+        if let Some(active) = self.live() {
+            return Ok(active.index().keyed.clone());
+        }
+        let segment = self.open(disk)?;
+        Ok(match segment.footer() {
+            Some(footer) => footer.keyed().collect(),
+            None => segment.fold().index.keyed,
+        })
     }
 
     /// Its file.

@@ -14,7 +14,7 @@ use super::segment_file::{Incarnation, SegmentFile, SegmentId};
 use super::ulid::IdGenerator;
 use super::view::{ActiveSegment, ClosedSegment, LogView};
 use crate::fs::Host;
-use crate::model::{LogId, NewEntry, Slug};
+use crate::model::{Fingerprint, LogId, NewEntry, Slug};
 
 /// Whose log it is, and how it is written.
 #[derive(Debug, Clone)]
@@ -161,7 +161,7 @@ impl LogWriter {
     /// Puts entries into frames behind all that was staged before. Their variants were checked.
     pub fn stage(&mut self, entries: &[NewEntry]) -> io::Result<Staged> {
         let now_ms = self.host.clock.now_ms();
-        let bytes_about: usize = entries.iter().map(|entry| entry.body.len() + 64).sum();
+        let bytes_about: usize = entries.iter().map(frame_len_about).sum();
         let closed = self.close_if_full(bytes_about as u64);
         let (mut active, header) = match self.active.take() {
             Some(active) => (active, Vec::new()),
@@ -186,7 +186,7 @@ impl LogWriter {
                     number: index.next_number(),
                     key: &entry.variant_key,
                 };
-                frames.push(&mut index, LogId::MIN, Record::Variant(variant));
+                frames.push(&mut index, LogId::MIN, Record::Variant(variant), None);
             }
         }
         let head_len = frames.bytes.len();
@@ -197,11 +197,12 @@ impl LogWriter {
             let record = EntryRecord {
                 received_at_ms: now_ms,
                 variant: index.number_of(&entry.variant_key).unwrap_or_default(),
-                idempotency: None,
+                idempotency: entry.idempotency.as_deref().map(|key| &*key.text),
                 body: &entry.body,
             };
             let id = self.ids.next(now_ms);
-            frames.push(&mut index, id, Record::Entry(record));
+            let fingerprint = entry.idempotency.as_deref().map(|key| key.fingerprint);
+            frames.push(&mut index, id, Record::Entry(record), fingerprint);
             ids.push(id);
         }
         drop(index);
@@ -307,6 +308,11 @@ pub fn segment_id(header: &SegmentHeader) -> SegmentId {
     }
 }
 
+fn frame_len_about(entry: &NewEntry) -> usize {
+    let key = entry.idempotency.as_deref();
+    entry.body.len() + 64 + key.map_or(0, |key| key.text.len() + 8)
+}
+
 /// Frames that are being put one behind the other.
 struct Frames {
     bytes: Vec<u8>,
@@ -317,7 +323,13 @@ struct Frames {
 }
 
 impl Frames {
-    fn push(&mut self, index: &mut SegmentIndex, id: LogId, record: Record<'_>) {
+    fn push(
+        &mut self,
+        index: &mut SegmentIndex,
+        id: LogId,
+        record: Record<'_>,
+        fingerprint: Option<Fingerprint>,
+    ) {
         let position = self.base + self.bytes.len() as u64;
         let kind = match record {
             Record::Variant(_) => FrameKind::Variant,
@@ -334,7 +346,7 @@ impl Frames {
                 Record::Entry(entry) => record::encode(entry, out),
             },
         );
-        index.apply(position, id, &record);
+        index.apply_hashed(position, id, &record, fingerprint);
         self.ordinal += 1;
     }
 }

@@ -143,9 +143,12 @@ impl Report {
             return;
         };
         let frames_end_matches = footer.frames_end == segment.frames_end;
-        let counts_match =
-            footer.summary.frame_count == fold.index.frame_count || !fold.damages.is_empty();
-        if !frames_end_matches || !counts_match {
+        let is_same = || {
+            footer.summary.frame_count == fold.index.frame_count
+                && footer.keyed().eq(fold.index.keyed.iter().copied())
+        };
+        let content_matches = !fold.damages.is_empty() || is_same();
+        if !frames_end_matches || !content_matches {
             let what = "the footer doesn't fit the frames; it is rebuilt when read";
             self.find(&segment.path, what.into());
         }

@@ -6,6 +6,7 @@ the page says about one segment, and is strict: with the first thing that isn't 
 """
 
 import datetime
+import hashlib
 import re
 import struct
 import sys
@@ -97,9 +98,9 @@ def read_head(segment, at, salt):
 
 
 def read_sections(segment, begin):
-    """The summary, the variants and the blocks that a footer gives."""
+    """The summary, the variants, the blocks and the keyed entries that a footer gives."""
     at, end = begin + HEAD.size, len(segment) - TRAILER.size
-    summary, variants, blocks = None, {}, []
+    summary, variants, blocks, keyed = None, {}, [], []
     while at < end:
         kind, crc, length = SECTION.unpack_from(segment, at)
         payload = segment[at + SECTION.size : at + SECTION.size + length]
@@ -117,8 +118,12 @@ def read_sections(segment, begin):
         elif kind == 3:
             blocks = [(fields.number(16), fields.number(8)) for _ in range(length // 24)]
             fields.end()
+        elif kind == 5:
+            keyed = [(fields.number(16), fields.bytes(16), fields.bytes(16)) for _ in range(length // 48)]
+            fields.end()
+            check(keyed, "a section of keyed entries is empty")
     check(at == end, "the sections don't end at the trailer")
-    return summary, variants, blocks
+    return summary, variants, blocks, keyed
 
 
 def read_postings(data):
@@ -132,6 +137,19 @@ def read_postings(data):
             distance = shift = 0
     check(shift == 0, "a posting has no end")
     return positions
+
+
+def fingerprint(key, body):
+    """What an entry with this idempotency key is known by when it is sent again."""
+    key, _, place = key.decode("ascii").partition(" ")
+    check(re.fullmatch("[!-~]{1,128}", key), "an idempotency key is none")
+    check(re.fullmatch("|[1-9][0-9]*/[1-9][0-9]*", place), "an idempotency key has no place in a batch")
+    number, _, count = place.partition("/")
+    number, count = number or "1", count or "1"
+    check(count != "1" or not place, "a batch of one has a place")
+    check(int(number) <= int(count), "an entry is behind the end of its batch")
+    half_hash = lambda data: hashlib.sha256(data).digest()[:16]
+    return half_hash(f"{key} {number}".encode()), half_hash(f"{count} ".encode() + body)
 
 
 def read_frame(segment, at, frames_end, seed, due):
@@ -179,7 +197,7 @@ def read(segment, out):
     check(frames_end <= len(segment), "the file is too short")
 
     at, ordinal, entry_count, first_id, times = 512, 0, 0, 0, []
-    numbers, postings, blocks = [], {}, []
+    numbers, postings, blocks, keyed = [], {}, [], []
     while at < frames_end:
         frame = read_frame(segment, at, frames_end, seed, ordinal)
         if frame is None:
@@ -195,7 +213,7 @@ def read(segment, out):
             numbers.append(key)
             postings[key] = []
         else:
-            received_at, number, _ = fields.number(8), fields.number(2), fields.optional()
+            received_at, number, key = fields.number(8), fields.number(2), fields.optional()
             body = fields.sized()
             check(log_id > last_id, "an id is not above the one before it")
             check(number < len(numbers), "an entry's variant has no frame in front of it")
@@ -204,6 +222,8 @@ def read(segment, out):
             postings[numbers[number]].append(at)
             if not blocks or blocks[-1][1] // 65536 != at // 65536:
                 blocks.append((log_id, at))
+            if key is not None:
+                keyed.append((log_id, *fingerprint(key, body)))
             out.write(as_line(slug, log_id, received_at, body))
         fields.end()
         at, ordinal = next_at, ordinal + 1
@@ -211,7 +231,7 @@ def read(segment, out):
     if footer:
         sums = (min(times), max(times), times[-1]) if times else (0, 0, 0)
         summary = (ordinal, entry_count, first_id, last_id if times else 0, *sums)
-        check(read_sections(segment, footer[1]) == (summary, postings, blocks), "the footer doesn't fit")
+        check(read_sections(segment, footer[1]) == (summary, postings, blocks, keyed), "the footer doesn't fit")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,10 @@ pub enum Lie {
     ReadErrorIsEnd,
     /// Recovery writes a damaged frame again, with a fresh checksum.
     FreshChecksum,
+    /// A log that is opened knows no idempotency keys.
+    KeysForgotten,
+    /// An idempotency key is remembered though its group was given up.
+    KeyNotedTooSoon,
 }
 
 /// The machine as a store with this bug uses it, once it has recovered.

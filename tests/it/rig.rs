@@ -5,16 +5,21 @@
 mod large;
 #[path = "rig/reading.rs"]
 mod reading;
+#[path = "rig/sending.rs"]
+mod sending;
 
 pub use reading::replayed;
+pub use sending::Request;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use trialog::experiment::budget::Budget;
 use trialog::experiment::definition::DefinitionFile;
 use trialog::experiment::folder::{self, Folder};
+use trialog::experiment::repeats::Repeats;
 use trialog::fs::sim::{Crash, SimMachine};
 use trialog::fs::{Host, is_full, is_out_of_descriptors};
 use trialog::journal::local::{LocalOptions, Parts};
@@ -23,7 +28,7 @@ use trialog::log::open::OpenedLog;
 use trialog::log::segment_file::{Incarnation, Trouble};
 use trialog::log::view::ClosedSegment;
 use trialog::log::writer::{LogOptions, Staged};
-use trialog::model::{Definition, Durability, LogId, NewEntry, Slug};
+use trialog::model::{Definition, Durability, Idempotency, IdempotencyKey, LogId, NewEntry, Slug};
 
 use crate::lies::{self, Lie};
 use crate::misopen::{self, Cuts};
@@ -42,7 +47,26 @@ pub fn entry(variant: &str, n: u64, padding: usize) -> NewEntry {
     NewEntry {
         variant_key: variant.into(),
         body: body.into_bytes().into(),
+        idempotency: None,
     }
+}
+
+/// The entry with an idempotency key.
+pub fn keyed(mut entry: NewEntry, key: &str) -> NewEntry {
+    let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
+    entry.idempotency = Some(Box::new(Idempotency::new(key, &entry.body)));
+    entry
+}
+
+/// The entries as a batch with one idempotency key.
+pub fn keyed_batch(mut entries: Vec<NewEntry>, key: &str) -> Vec<NewEntry> {
+    let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
+    let count = entries.len();
+    for (number, entry) in (1..).zip(&mut entries) {
+        let idempotency = Idempotency::in_batch(key, number, count, &entry.body);
+        entry.idempotency = Some(Box::new(idempotency));
+    }
+    entries
 }
 
 /// What a life of the process holds in memory.
@@ -53,6 +77,8 @@ pub struct Life {
     folder: Folder,
     pub parts: Parts,
     pub logs: BTreeMap<Slug, OpenedLog>,
+    repeats: BTreeMap<Slug, Repeats>,
+    repeats_memory: Budget,
     incarnations: BTreeMap<Slug, Arc<Incarnation>>,
     closed: Vec<(Arc<ClosedSegment>, Arc<Incarnation>)>,
 }
@@ -140,6 +166,8 @@ impl Rig {
             folder,
             parts,
             logs: BTreeMap::new(),
+            repeats: BTreeMap::new(),
+            repeats_memory: Budget::new(usize::MAX),
             incarnations: BTreeMap::new(),
             closed: Vec::new(),
         });
@@ -180,6 +208,7 @@ impl Rig {
         }
         let life = self.life.as_mut().expect("alive");
         life.logs.remove(&name);
+        life.repeats.remove(&name);
         let incarnation = life.incarnations.remove(&name);
         let removed =
             folder::remove_experiment(&host, Path::new(STORE), &name, incarnation.as_deref());
@@ -306,6 +335,9 @@ impl Rig {
             Ok(()) => model.acked.extend(group),
             Err(_) => model.unsure.push(group),
         }
+        if result.is_ok() || self.lie == Some(Lie::KeyNotedTooSoon) {
+            self.remember(name, ids, entries);
+        }
     }
 
     /// Whether the next round of the background work is a checkpoint.
@@ -373,7 +405,9 @@ impl Rig {
             && active.file.write_out(u64::MAX).is_err()
         {
             life.logs.insert(slug(name), log);
+            return;
         }
+        life.repeats.remove(&slug(name));
     }
 
     /// A clean end: everything is made durable in the segments.
