@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
@@ -48,13 +49,7 @@ impl Server {
 
     async fn ask_async(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let authority = &self.server;
-        let address = (authority.host(), authority.port_u16().unwrap_or(80));
-        let stream = TcpStream::connect(address).await.with_context(|| {
-            format!("can't reach {authority}: is `trialog serve` running there?")
-        })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        let mut sender = connect(authority).await?;
         let bytes = body
             .map(serde_json::to_vec)
             .transpose()?
@@ -91,6 +86,17 @@ impl Server {
         })?;
         Ok(key.trim().to_owned())
     }
+}
+
+/// Opens a connection to a server.
+pub async fn connect(authority: &Authority) -> Result<SendRequest<Full<Bytes>>> {
+    let address = (authority.host(), authority.port_u16().unwrap_or(80));
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("can't reach {authority}: is `trialog serve` running there?"))?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// What a server's URL says beside `http://`. There is no other scheme, and no path below one.

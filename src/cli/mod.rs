@@ -11,6 +11,7 @@ mod noop;
 mod output;
 mod replay;
 mod report;
+mod send;
 mod serve;
 mod verify;
 

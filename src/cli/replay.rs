@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
+use super::send::{self, Sender};
 use super::{Outcome, output};
 use crate::entry_json::EntryWriter;
 use crate::fs::real;
@@ -24,7 +25,8 @@ const BUFFER_LEN: usize = 256 << 10;
 /// running server, or a copy. Nothing is changed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  trialog replay trialog-data --experiment demo --variant A | jq .metrics"
+    after_help = "Example:\n  trialog replay trialog-data --experiment demo --variant A | jq .metrics\n  \
+        trialog replay trialog-data --to http://10.0.0.7:7171 --api-key KEY"
 )]
 pub struct Args {
     /// Where the segments are.
@@ -48,6 +50,8 @@ pub struct Args {
     /// Write to this file instead of stdout; it appears when it is whole.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    send: send::Args,
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
@@ -67,6 +71,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     {
         let message = "--since must be before --until\n";
         clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).exit();
+    }
+    if let Some(sender) = args.send.sender()? {
+        return send_all(&args.paths, &selection, sender);
     }
     match &args.output {
         None => {
@@ -96,26 +103,58 @@ fn write_all(paths: &[PathBuf], selection: &Selection, out: impl Write) -> Resul
     let mut out = io::BufWriter::with_capacity(BUFFER_LEN, out);
     let mut writer = EntryWriter::default();
     let mut line = Vec::new();
+    let replayed = replay_all(paths, selection, |entry| {
+        line.clear();
+        writer.write_line(
+            &mut line,
+            entry.slug,
+            entry.id,
+            entry.received_at_ms,
+            entry.body,
+        );
+        out.write_all(&line)
+    });
+    let flushed = replayed.and_then(|outcome| {
+        out.flush().map_err(ReplayError::Output)?;
+        Ok(outcome)
+    });
+    match flushed {
+        // The reader of the output has enough.
+        Err(ReplayError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(Outcome::Done)
+        }
+        flushed => Ok(flushed?),
+    }
+}
+
+fn send_all(paths: &[PathBuf], selection: &Selection, mut sender: Sender) -> Result<Outcome> {
+    let mut refused = None;
+    let replayed = replay_all(paths, selection, |entry| {
+        sender.take(&entry).map_err(|error| {
+            refused = Some(error);
+            io::ErrorKind::Other.into()
+        })
+    });
+    if let Some(refused) = refused {
+        return Err(refused);
+    }
+    let (replayed, sent) = (replayed?, sender.finish()?);
+    Ok(match replayed {
+        Outcome::Done => sent,
+        Outcome::FoundDamage => replayed,
+    })
+}
+
+/// Hands all entries to `take`, and says what is damaged.
+fn replay_all(
+    paths: &[PathBuf],
+    selection: &Selection,
+    mut take: impl FnMut(Replayed<'_>) -> io::Result<()>,
+) -> Result<Outcome, ReplayError> {
     let mut result = Outcome::Done;
     for path in paths {
         let source = Source::open(real::host().disk, path)?;
-        let replayed = replay(&source, selection, |entry: Replayed<'_>| {
-            line.clear();
-            writer.write_line(
-                &mut line,
-                entry.slug,
-                entry.id,
-                entry.received_at_ms,
-                entry.body,
-            );
-            out.write_all(&line)
-        });
-        let outcome = match replayed {
-            Err(ReplayError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-                return Ok(Outcome::Done);
-            }
-            replayed => replayed?,
-        };
+        let outcome = replay(&source, selection, &mut take)?;
         let has_met_damage = !outcome.damages.is_empty() || !outcome.unreadable.is_empty();
         // Beside a running server, what looked bad may have been on its way to the disk.
         if source.is_live
@@ -140,12 +179,7 @@ fn write_all(paths: &[PathBuf], selection: &Selection, out: impl Write) -> Resul
             result = Outcome::FoundDamage;
         }
     }
-    match out.flush() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing the output failed")
-        }
-        _ => Ok(result),
-    }
+    Ok(result)
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {

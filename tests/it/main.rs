@@ -48,6 +48,7 @@ mod process_end;
 mod query;
 mod real_entries;
 mod repeats;
+mod replay_to;
 mod report;
 mod rig;
 mod rot;
