@@ -48,8 +48,6 @@ pub enum Lie {
     FreshChecksum,
     /// A log that is opened knows no idempotency keys.
     KeysForgotten,
-    /// An idempotency key is remembered though its group was given up.
-    KeyNotedTooSoon,
 }
 
 /// The machine as a store with this bug uses it, once it has recovered.

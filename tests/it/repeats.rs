@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trialog::experiment::repeats::Window;
 use trialog::experiment::{AppendError, Appended, Store, StoreOptions};
-use trialog::fs::sim::{Op, SimMachine};
+use trialog::fs::sim::{Failure, Fault, Op, SimMachine};
 use trialog::log::footer::{Footer, TRAILER_LEN};
 use trialog::log::segment::SegmentHeader;
 use trialog::model::{Definition, LogId, NewEntry};
@@ -155,6 +155,37 @@ async fn keys_of_a_damaged_footer_come_from_the_frames() {
     must_know(&store, &ids).await;
     let again = append(&store, batch()).await.unwrap();
     assert_eq!((again.ids, again.repeated), (large.ids, 40));
+    store.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_was_given_up_leaves_no_key() {
+    let machine = SimMachine::new(1, 512);
+    let store = open(&machine, options()).await;
+    let before = one(&store, "before", 0).await.unwrap();
+    let batch = || keyed_batch((0..40).map(|n| entry("B", n, 600)).collect(), "large");
+    machine.fail(Fault {
+        op: Op::Write,
+        path: SEGMENT,
+        after: 0,
+        failure: Failure::Full,
+        is_sticky: true,
+    });
+    assert_eq!(append(&store, batch()).await, Err(AppendError::StorageFull));
+    machine.heal();
+    // Once somebody has seen that there is room again, it is a first one.
+    let taken = loop {
+        match append(&store, batch()).await {
+            Err(AppendError::StorageFull) => tokio::task::yield_now().await,
+            taken => break taken.unwrap(),
+        }
+    };
+    assert_eq!((taken.ids.len(), taken.repeated), (40, 0));
+    for id in &taken.ids {
+        assert!(store.get(&slug("one"), *id).await.unwrap().is_some());
+    }
+    assert_eq!(append(&store, batch()).await.unwrap().ids, taken.ids);
+    assert_eq!(one(&store, "before", 0).await, Ok((before.0, true)));
     store.shutdown().await;
 }
 

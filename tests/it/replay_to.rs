@@ -275,7 +275,11 @@ fn what_can_not_be_sent_says_why_and_what_to_do() {
 
     let full = Server::start(&to, &["--free-bytes", &u64::MAX.to_string()]);
     // It looks for room in the background, once there is something to do.
-    while full.ask("POST", "/experiment/demo/log", r#"{"variantKey":"A"}"#).status == 200 {}
+    while full
+        .ask("POST", "/experiment/demo/log", r#"{"variantKey":"A"}"#)
+        .status
+        == 200
+    {}
     let words = said(&send(&from, &full, &[]), 1);
     assert!(words.contains("make room on the disk of"), "{words}");
     full.stop();

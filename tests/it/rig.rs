@@ -335,7 +335,7 @@ impl Rig {
             Ok(()) => model.acked.extend(group),
             Err(_) => model.unsure.push(group),
         }
-        if result.is_ok() || self.lie == Some(Lie::KeyNotedTooSoon) {
+        if result.is_ok() {
             self.remember(name, ids, entries);
         }
     }
