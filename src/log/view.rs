@@ -144,7 +144,7 @@ impl LogView {
         disk: &dyn Disk,
         since_ms: u64,
         count_max: usize,
-    ) -> Result<Vec<Keyed>, SegmentError> {
+    ) -> Result<impl Iterator<Item = Keyed> + use<>, SegmentError> {
         let segments = self.snapshot();
         let mut newest_first = Vec::new();
         let mut count = 0;
@@ -167,9 +167,7 @@ impl LogView {
         }
         let in_order = newest_first.into_iter().rev().flatten();
         let last = in_order.skip(count.saturating_sub(count_max));
-        Ok(last
-            .skip_while(|keyed| keyed.id.timestamp_ms() < since_ms)
-            .collect())
+        Ok(last.skip_while(move |keyed| keyed.id.timestamp_ms() < since_ms))
     }
 
     /// Whether any entry of this log names the variant `key`.
