@@ -152,11 +152,11 @@ impl Sender {
                 "trialog: {slug}: {count} entries are on {to}, {repeated} of them were before"
             ));
             if sent.misplaced > 0 {
-                let misplaced = sent.misplaced;
+                let places = sent.misplaced;
                 output::words(format_args!(
-                    "trialog: {slug}: {misplaced} entries stand there in front of ones that they follow \
-                     here. If this repeats a run whose keys that server has forgotten (by default after \
-                     a day, or a million keys), the entries in between are there twice"
+                    "trialog: {slug}: the order there is not the one here (places: {places}). If this \
+                     repeats a run whose keys that server has forgotten, by default after a day or a \
+                     million keys, entries are there twice"
                 ));
                 outcome = Outcome::FoundDamage;
             }
