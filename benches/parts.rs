@@ -80,7 +80,7 @@ fn log(dir: &Path) -> (Host, OpenedLog, Vec<LogId>) {
         for _ in 0..100 {
             let permit = store.reserve(1 << 20).unwrap();
             let batch = store.append_batch(&slug, entries(1000), permit).await;
-            ids.extend(batch.unwrap());
+            ids.extend(batch.unwrap().ids);
         }
         store.shutdown().await;
         ids

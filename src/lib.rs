@@ -46,6 +46,7 @@
 //! let entry = NewEntry {
 //!     variant_key: "A".into(),
 //!     body: body.into(),
+//!     idempotency: None,
 //! };
 //! // The permit bounds the bytes of all entries that are on their way.
 //! let permit = store.reserve(body.len())?;

@@ -1,11 +1,17 @@
 //! The nouns of the domain: slugs, log ids, variants, definitions, entries. No I/O, no runtime.
 
+mod idempotency;
+
 use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
+
+pub use idempotency::{
+    Fingerprint, IDEMPOTENCY_KEY_BYTES_MAX, Idempotency, IdempotencyKey, IdempotencyKeyError,
+};
 
 /// The longest slug, in bytes.
 pub const SLUG_BYTES_MAX: usize = 64;
@@ -160,6 +166,8 @@ pub struct NewEntry {
     pub variant_key: Box<str>,
     /// The whole JSON object, byte for byte.
     pub body: Bytes,
+    /// What tells it from others when it is sent again. (In a box, since most entries have none.)
+    pub idempotency: Option<Box<Idempotency>>,
 }
 
 /// An entry as the log holds it.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Error, Result, anyhow};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
@@ -91,13 +92,7 @@ impl Server {
         body: Option<&Value>,
     ) -> Result<Response<Incoming>> {
         let authority = &self.server;
-        let address = (authority.host(), authority.port_u16().unwrap_or(80));
-        let stream = TcpStream::connect(address).await.with_context(|| {
-            format!("can't reach {authority}: is `trialog serve` running there?")
-        })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        let mut sender = connect(authority).await?;
         let bytes = body
             .map(serde_json::to_vec)
             .transpose()?
@@ -139,6 +134,17 @@ pub async fn refusal(response: Response<Incoming>) -> Result<Error> {
         Some(message) => anyhow!("{message}"),
         None => anyhow!("the server answered {status}"),
     })
+}
+
+/// Opens a connection to a server.
+pub async fn connect(authority: &Authority) -> Result<SendRequest<Full<Bytes>>> {
+    let address = (authority.host(), authority.port_u16().unwrap_or(80));
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("can't reach {authority}: is `trialog serve` running there?"))?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// What a server's URL says beside `http://`. There is no other scheme, and no path below one.

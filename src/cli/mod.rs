@@ -14,6 +14,7 @@ mod output_file;
 mod progress;
 mod replay;
 mod report;
+mod send;
 mod serve;
 mod tail;
 mod verify;

@@ -10,12 +10,13 @@ use jiff::Timestamp;
 
 use super::output_file::OutputFile;
 use super::progress::{Progress, is_watched};
+use super::send::{self, Sender};
 use super::{Outcome, output};
 use crate::fs::real;
 use crate::log::select;
 use crate::model::{LogId, Slug};
 use crate::offline::export::{Columns, Format};
-use crate::offline::replay::{self, ReplayError, Selection, replay_watched};
+use crate::offline::replay::{self, ReplayError, Selection, replay, replay_watched};
 use crate::offline::verify::verify_beside;
 use crate::offline::{OfflineError, Source};
 
@@ -31,7 +32,8 @@ use crate::offline::{OfflineError, Source};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   trialog replay trialog-data --experiment demo --variant A | jq .metrics
-  trialog replay trialog-data --experiment demo --format parquet --output demo.parquet")]
+  trialog replay trialog-data --experiment demo --format parquet --output demo.parquet
+  trialog replay trialog-data --to http://10.0.0.7:7171 --api-key KEY")]
 pub struct Args {
     /// Where the segments are.
     #[arg(required = true, value_name = "PATH")]
@@ -57,6 +59,8 @@ pub struct Args {
     /// Write to this file instead of stdout; it appears when it is whole.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    send: send::Args,
 }
 
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
@@ -84,6 +88,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     {
         let message = "--since must be before --until\n";
         clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).exit();
+    }
+    if let Some(sender) = args.send.sender()? {
+        return send_all(&args.paths, &selection, sender);
     }
     let format = match args.format {
         FormatArg::Jsonl => Format::Jsonl,
@@ -207,8 +214,37 @@ impl From<OfflineError> for Failed {
     }
 }
 
+fn send_all(paths: &[PathBuf], selection: &Selection, mut sender: Sender) -> Result<Outcome> {
+    let mut refused = None;
+    let mut result = Outcome::Done;
+    for path in paths {
+        let source = Source::open(real::host().disk, path)?;
+        let replayed = replay(&source, selection, |entry| {
+            sender.take(&entry).map_err(|error| {
+                refused = Some(error);
+                io::ErrorKind::Other.into()
+            })
+        });
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        if tell_damage(path, &source, &replayed?)? {
+            result = Outcome::FoundDamage;
+        }
+    }
+    let sent = sender.finish()?;
+    Ok(match result {
+        Outcome::Done => sent,
+        Outcome::FoundDamage => result,
+    })
+}
+
 /// Says what a replay of `path` met, and whether that is damage.
-fn tell_damage(path: &Path, source: &Source, outcome: &replay::Outcome) -> Result<bool, Failed> {
+fn tell_damage(
+    path: &Path,
+    source: &Source,
+    outcome: &replay::Outcome,
+) -> Result<bool, OfflineError> {
     let has_met_damage = !outcome.damages.is_empty() || !outcome.unreadable.is_empty();
     // Beside a running server, what looked bad may have been on its way to the disk.
     if !has_met_damage

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::{Outcome, child, output};
 use crate::auth::{Keyring, check_own_key};
+use crate::experiment::repeats::Window;
 use crate::experiment::{Store, StoreOptions};
 use crate::fs::{Host, real, replace_file};
 use crate::http::{AppState, Limits, serve};
@@ -79,6 +80,14 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_IDLE_TIMEOUT", value_name = "SECONDS", default_value_t = 60,
         value_parser = clap::value_parser!(u64).range(1..))]
     idle_timeout: u64,
+    /// Seconds for which an idempotency key is remembered.
+    #[arg(long, env = "TRIALOG_IDEMPOTENCY_WINDOW", value_name = "SECONDS", default_value_t = 86_400,
+        value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    idempotency_window: u64,
+    /// Idempotency keys that each experiment remembers: its last ones.
+    #[arg(long, env = "TRIALOG_IDEMPOTENCY_ENTRIES", value_name = "COUNT", default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    idempotency_entries: u32,
     /// With less than this free on the disk, entries are answered 507.
     #[arg(long, env = "TRIALOG_FREE_BYTES", value_name = "BYTES", default_value_t = 256 << 20)]
     free_bytes: u64,
@@ -205,6 +214,10 @@ fn store_options(args: &Args) -> StoreOptions {
         inflight_bytes: usize::try_from(args.inflight_bytes).unwrap_or(usize::MAX),
         idle_timeout: Duration::from_secs(args.idle_timeout),
         free_bytes_min: args.free_bytes,
+        window: Window {
+            age: Duration::from_secs(args.idempotency_window),
+            entries_max: args.idempotency_entries as usize,
+        },
         ..StoreOptions::default()
     }
 }

@@ -1,26 +1,30 @@
 //! One experiment's actor: the only writer of its log.
 
+mod around;
+mod recognize;
+
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::batch::{Append, Batch};
+use super::budget::Budget;
 use super::definition::{self, DefinitionFile};
 use super::error::{AppendError, ReadError, StoreError};
 use super::inflight::InFlight;
 use super::news::News;
+use super::repeats::{self, Repeats, Window};
 use super::sealer::Sealer;
-use crate::fs::{Host, is_full, is_out_of_descriptors};
+use crate::fs::Host;
 use crate::journal::{CommitError, Group, IfFull, Journal, JournalHealth, Mark};
-use crate::log::lead::Lead;
 use crate::log::open::OpenedLog;
 use crate::log::segment_file::Trouble;
 use crate::log::view::{LogSummary, LogView};
-use crate::log::writer::{LogOptions, LogWriter, Staged};
+use crate::log::writer::{LogOptions, LogWriter};
 use crate::model::{Definition, Description, NewEntry, VARIANTS_MAX, VariantCount};
 
 /// Messages taken from the mailbox at once.
@@ -72,6 +76,10 @@ pub struct Shared {
     pub large_group_bytes: usize,
     /// An actor that gets no message for this long leaves.
     pub idle_timeout: Duration,
+    /// How long idempotency keys are remembered.
+    pub window: Window,
+    /// The memory for that, over all experiments.
+    pub repeats_memory: Budget,
 }
 
 /// The actor.
@@ -84,6 +92,8 @@ pub struct Actor {
     in_flight: Arc<InFlight>,
     /// In an open experiment, the keys met so far; read from the log when first needed.
     met_variants: Option<HashSet<Box<str>>>,
+    /// The idempotency keys met so far; read from the log when first needed.
+    repeats: Option<Repeats>,
 }
 
 /// Why the run loop ended.
@@ -123,6 +133,7 @@ impl Actor {
             writer: opened.writer,
             in_flight: Arc::default(),
             met_variants: None,
+            repeats: None,
         }
     }
 
@@ -203,9 +214,21 @@ impl Actor {
         for message in messages.drain(..) {
             match message {
                 Message::Append(append) => {
-                    let Some(append) = self.admit(append).await else {
+                    let is_keyed = Self::is_keyed(&append);
+                    if is_keyed && self.has_gathered(&append) {
+                        self.commit(std::mem::take(&mut batch), &entries).await;
+                        entries.clear();
+                        entry_bytes = 0;
+                    }
+                    let Some(mut append) = self.admit(append, is_keyed).await else {
                         continue;
                     };
+                    if is_keyed {
+                        let Some(gathered) = self.gather(append).await else {
+                            continue;
+                        };
+                        append = gathered;
+                    }
                     let append_entries = batch.push(append);
                     entry_bytes += append_entries.iter().map(|e| e.body.len()).sum::<usize>();
                     if entries.is_empty() {
@@ -234,11 +257,18 @@ impl Actor {
 
     /// Refuses what can't be appended; gives back what can. A caller that has gone is refused
     /// too, before anything is written.
-    async fn admit(&mut self, append: Append) -> Option<Append> {
+    async fn admit(&mut self, mut append: Append, is_keyed: bool) -> Option<Append> {
         let refusal = match self.shared.journal.health() {
             JournalHealth::Failed => Some(AppendError::StorageFailed),
             JournalHealth::Full => Some(AppendError::StorageFull),
             JournalHealth::OutOfDescriptors => Some(AppendError::Overloaded),
+            JournalHealth::Ready if is_keyed => match self.recognize(&append.entries).await {
+                Ok(known) => {
+                    append.known = known;
+                    self.refused_variant(&append.entries).await
+                }
+                Err(refusal) => Some(refusal),
+            },
             JournalHealth::Ready => self.refused_variant(&append.entries).await,
         };
         match refusal {
@@ -326,7 +356,12 @@ impl Actor {
             // So that what may have to be taken back is never of two segments.
             self.in_flight.wait_below(1).await;
         }
-        self.take_back_refused();
+        if let Some(error) = self.take_back_refused()
+            && batch.has_known()
+        {
+            // What they repeat may be what isn't there now.
+            return batch.answer(Err(error));
+        }
         let mut staged = match self.writer.stage(entries) {
             Ok(staged) => staged,
             Err(error) => {
@@ -334,10 +369,13 @@ impl Actor {
                 return batch.answer(Err(AppendError::Failed));
             }
         };
+        let keyed = repeats::keyed(entries, &staged.ids);
         batch.set_ids(std::mem::take(&mut staged.ids));
         if staged.bytes.len() - staged.head_len >= self.shared.large_group_bytes {
-            return self.commit_around(staged, batch).await;
+            let is_durable = self.commit_around(staged, batch).await;
+            return self.remember(if is_durable { keyed } else { Vec::new() });
         }
+        self.remember(keyed);
         let ticket = self.in_flight.enter();
         let begin = staged.begin();
         let closed = staged.closed.take();
@@ -347,8 +385,12 @@ impl Actor {
         });
         let news = self.news.clone();
         let done = move |result: Result<(), CommitError>| {
-            if let Err(error @ (CommitError::Full | CommitError::OutOfDescriptors)) = result {
-                ticket.note_refused(begin, error.into());
+            match result {
+                Ok(()) => {}
+                Err(error @ (CommitError::Full | CommitError::OutOfDescriptors)) => {
+                    ticket.note_refused(begin, error.into());
+                }
+                Err(_) => ticket.note_failed(),
             }
             news.tell();
             batch.answer(result.map_err(AppendError::from));
@@ -375,113 +417,8 @@ impl Actor {
         self.writer.take_back(refusal.begin);
         // Some may have been met in what isn't there now.
         self.met_variants = None;
+        self.repeats = None;
         Some(refusal.error)
-    }
-
-    /// The way of a large group: a mark in the journal says where it begins, it is written into
-    /// its segment and synced there, a second mark says that it is whole.
-    async fn commit_around(&mut self, mut staged: Staged, batch: Batch) {
-        // Whatever came before must be durable first: nothing may stand behind a hole.
-        self.in_flight.wait_below(1).await;
-        if let Some(error) = self.take_back_refused() {
-            return batch.answer(Err(error));
-        }
-        let before = staged.begin();
-        let (begin, end) = (staged.entries_begin(), staged.end());
-        let (seam_offset, seam) = staged.seam(self.options.sector_bytes);
-        let entries = staged.bytes.split_off(staged.head_len);
-        let closed = staged.closed.take();
-        let segment = staged.segment.file.clone();
-        let head = Group {
-            segment: segment.clone(),
-            offset: staged.offset,
-            lead: staged.lead.clone(),
-            bytes: std::mem::take(&mut staged.bytes),
-            mark: Mark::Begin,
-            if_full: IfFull::IsTakenBack,
-            done: Box::new(|_| {}),
-        };
-        if let Err(error) = self.commit_group(head).await {
-            if let CommitError::Full | CommitError::OutOfDescriptors = error {
-                self.writer.take_back(before);
-                self.met_variants = None;
-            }
-            return batch.answer(Err(error.into()));
-        }
-        if let Some(closed) = closed {
-            let incarnation = self.options.incarnation.clone();
-            self.shared.sealer.seal(closed, incarnation);
-        }
-        let journal = self.shared.journal.clone();
-        let file = segment.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let flushed = journal.flush();
-            flushed.map_err(|error| Trouble::Sync(io::Error::other(error)))?;
-            file.write_around(begin, &entries)
-        })
-        .await
-        .unwrap_or_else(|panic| Err(Trouble::Sync(io::Error::other(panic))));
-        match written {
-            Ok(()) => {
-                let end_mark = end_mark(&staged, end, seam_offset, seam);
-                let result = self.commit_group(end_mark).await;
-                self.news.tell();
-                batch.answer(result.map_err(AppendError::from));
-            }
-            Err(Trouble::Write(error)) if is_full(&error) => {
-                self.shared.journal.note_full();
-                self.give_up(staged, begin).await;
-                batch.answer(Err(AppendError::StorageFull));
-            }
-            Err(Trouble::Write(error)) if is_out_of_descriptors(&error) => {
-                self.give_up(staged, begin).await;
-                batch.answer(Err(AppendError::Overloaded));
-            }
-            Err(Trouble::Write(error) | Trouble::Sync(error)) => {
-                self.shared.journal.poison("writing a large group", &error);
-                batch.answer(Err(AppendError::Failed));
-            }
-        }
-    }
-
-    /// Ends the segment in front of a large group that found the disk full, or no descriptor. The
-    /// next segment, whose header says so, goes into the journal, and only then is the group's mark
-    /// taken back.
-    async fn give_up(&mut self, staged: Staged, begin: u64) {
-        let closed = self.writer.abandon(&staged);
-        let next = match self.writer.stage(&[]) {
-            Ok(next) => next,
-            Err(error) => return self.shared.journal.poison("beginning a segment", &error),
-        };
-        let header = Group {
-            segment: next.segment.file.clone(),
-            offset: next.offset,
-            lead: next.lead,
-            bytes: next.bytes,
-            mark: Mark::None,
-            if_full: IfFull::HasRoom,
-            done: Box::new(|_| {}),
-        };
-        if self.commit_group(header).await.is_err() {
-            return;
-        }
-        let taken_back = end_mark(&staged, begin, begin, Vec::new());
-        if let Err(error) = self.commit_group(taken_back).await {
-            warn!(%error, "taking back the mark of a large group");
-        }
-        if let Some(closed) = closed {
-            let incarnation = self.options.incarnation.clone();
-            self.shared.sealer.seal(closed, incarnation);
-        }
-    }
-
-    async fn commit_group(&self, mut group: Group) -> Result<(), CommitError> {
-        let (reply, result) = oneshot::channel();
-        group.done = Box::new(move |result| {
-            let _gone = reply.send(result);
-        });
-        self.shared.journal.submit(group);
-        result.await.unwrap_or(Err(CommitError::Failed))
     }
 
     async fn define(&mut self, definition: Definition) -> Result<Description, StoreError> {
@@ -565,18 +502,6 @@ impl Drop for Actor {
             let error = io::Error::other("a bug: the actor panicked");
             self.shared.journal.poison("an experiment's actor", &error);
         }
-    }
-}
-
-fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group {
-    Group {
-        segment: staged.segment.file.clone(),
-        offset: seam_offset,
-        lead: Lead::default(),
-        bytes: seam,
-        mark: Mark::End { end },
-        if_full: IfFull::HasRoom,
-        done: Box::new(|_| {}),
     }
 }
 

@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use super::budget::BytePermit;
 use super::error::AppendError;
+use super::repeats::Known;
 use crate::journal::CommitError;
 use crate::model::{LogId, NewEntry};
 
@@ -11,6 +12,8 @@ use crate::model::{LogId, NewEntry};
 pub struct Append {
     /// The entries.
     pub entries: Vec<NewEntry>,
+    /// Those of them that were appended before.
+    pub known: Vec<Known>,
     /// Where the answer goes.
     pub reply: AppendReply,
     /// The request's share of the in-flight budget, held until it is answered.
@@ -18,7 +21,16 @@ pub struct Append {
 }
 
 /// Where the answer to an append goes.
-pub type AppendReply = oneshot::Sender<Result<Vec<LogId>, AppendError>>;
+pub type AppendReply = oneshot::Sender<Result<Appended, AppendError>>;
+
+/// What became of the entries of a request: all of them are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Their ids, in the order of the request.
+    pub ids: Vec<LogId>,
+    /// How many of them were appended before, by a request with the same idempotency key.
+    pub repeated: usize,
+}
 
 /// Appends whose entries are staged. Consumed by whoever answers them; when dropped instead, the
 /// callers learn that it failed.
@@ -30,15 +42,18 @@ pub struct Batch {
 
 struct StagedAppend {
     entry_count: usize,
+    known: Vec<Known>,
     reply: AppendReply,
     _permit: BytePermit,
 }
 
 impl Batch {
-    /// Takes an append and gives back its entries, to be staged in this order.
+    /// Takes an append and gives back its entries (without those that are known), to be staged in
+    /// this order.
     pub fn push(&mut self, append: Append) -> Vec<NewEntry> {
         self.appends.push(StagedAppend {
             entry_count: append.entries.len(),
+            known: append.known,
             reply: append.reply,
             _permit: append.permit,
         });
@@ -50,6 +65,11 @@ impl Batch {
         self.appends.is_empty()
     }
 
+    /// Whether any of the entries was appended before.
+    pub fn has_known(&self) -> bool {
+        self.appends.iter().any(|append| !append.known.is_empty())
+    }
+
     /// Takes the ids that the entries got, in the order in which they were staged.
     pub fn set_ids(&mut self, ids: Vec<LogId>) {
         self.ids_left = ids.into_iter();
@@ -58,10 +78,35 @@ impl Batch {
     /// Answers every append.
     pub fn answer(mut self, result: Result<(), AppendError>) {
         for append in self.appends.drain(..) {
-            let ids = self.ids_left.by_ref().take(append.entry_count).collect();
+            let new = self.ids_left.by_ref().take(append.entry_count);
+            let appended = Appended::of(new, &append.known);
             // A caller that has gone needs no answer.
-            let _gone = append.reply.send(result.clone().map(|()| ids));
+            let _gone = append.reply.send(result.clone().map(|()| appended));
         }
+    }
+}
+
+impl Appended {
+    /// Entries that all were appended before.
+    pub fn repeated(known: &[Known]) -> Self {
+        Self::of(std::iter::empty(), known)
+    }
+
+    /// New entries, and in between those that are known, at their positions.
+    fn of(mut new: impl Iterator<Item = LogId>, known: &[Known]) -> Self {
+        let repeated = known.len();
+        if known.is_empty() {
+            let ids = new.collect();
+            return Self { ids, repeated };
+        }
+        let mut ids = Vec::with_capacity(new.size_hint().0 + repeated);
+        for (position, id) in known {
+            let between = position.saturating_sub(ids.len());
+            ids.extend(new.by_ref().take(between));
+            ids.push(*id);
+        }
+        ids.extend(new);
+        Self { ids, repeated }
     }
 }
 

@@ -38,6 +38,12 @@ impl Budget {
         Ok(BytePermit { budget, bytes })
     }
 
+    /// A permit for nothing yet.
+    pub fn none(&self) -> BytePermit {
+        let budget = self.clone();
+        BytePermit { budget, bytes: 0 }
+    }
+
     /// Bytes taken at the moment.
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
@@ -59,6 +65,13 @@ impl BytePermit {
         self.budget.add(bytes)?;
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// Gives back `bytes` of this permit.
+    pub fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.budget.0.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.bytes -= bytes;
     }
 }
 

@@ -27,6 +27,12 @@ pub enum AppendError {
         /// The position of the entry in its batch, from 0.
         position: usize,
     },
+    /// The idempotency key of the entry (its position in the batch, from 0) was given for another.
+    #[error("this idempotency key was given for something else: each new entry needs a new key")]
+    KeyConflict {
+        /// The position of the entry in its batch, from 0.
+        position: usize,
+    },
     /// Too much waits already; try again later.
     #[error("too many requests wait")]
     Overloaded,

@@ -13,6 +13,7 @@ use crate::log::writer::Begin;
 #[derive(Default)]
 pub struct InFlight {
     count: AtomicUsize,
+    has_failed: AtomicBool,
     left: Notify,
     /// Whether there is a `refusal`: cheaper to ask, for each group.
     is_refused: AtomicBool,
@@ -51,6 +52,11 @@ impl InFlight {
         refusal.unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether any group so far did not become durable.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
     /// Returns once there are fewer than `limit`.
     pub async fn wait_below(&self, limit: usize) {
         while self.count() >= limit {
@@ -71,6 +77,11 @@ impl Ticket {
         let mut refusal = refusal.unwrap_or_else(PoisonError::into_inner);
         refusal.get_or_insert(Refusal { begin, error });
         in_flight.is_refused.store(true, Ordering::Release);
+    }
+
+    /// Takes note that the group did not become durable.
+    pub fn note_failed(&self) {
+        self.0.has_failed.store(true, Ordering::Release);
     }
 }
 

@@ -14,11 +14,13 @@ pub mod log_figures;
 mod news;
 pub mod reading;
 mod registry;
+pub mod repeats;
 mod sealer;
 pub mod segments;
 pub mod store;
 pub mod tail;
 
+pub use batch::Appended;
 pub use budget::{BytePermit, OverBudget};
 pub use error::{AppendError, ReadError, StoreError};
 pub use folder::OpenError;

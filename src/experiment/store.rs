@@ -13,12 +13,13 @@ use tracing::info;
 use super::actor::{Message, Removal, Shared, Stop};
 use super::actor_thread::ActorThread;
 use super::asking::Turns;
-use super::batch::Append;
+use super::batch::{Append, Appended};
 use super::budget::{Budget, BytePermit, OverBudget};
 use super::definition;
 use super::error::{AppendError, ReadError, StoreError};
 use super::folder::{self, Folder, OpenError};
 use super::registry::{Handle, Registry, Removed};
+use super::repeats::Window;
 use super::sealer::Sealer;
 use crate::fs::Host;
 use crate::journal::local::{LocalOptions, Parts};
@@ -50,6 +51,10 @@ pub struct StoreOptions {
     pub free_bytes_min: u64,
     /// How many experiments the store may have.
     pub experiments_max: usize,
+    /// How long an experiment remembers idempotency keys.
+    pub window: Window,
+    /// The memory for idempotency keys, over all experiments in use.
+    pub repeats_bytes: usize,
 }
 
 /// What is answered when an experiment was created or updated.
@@ -89,6 +94,8 @@ impl Default for StoreOptions {
             idle_timeout: Duration::from_secs(60),
             free_bytes_min: 256 << 20,
             experiments_max: 1_000_000,
+            window: Window::default(),
+            repeats_bytes: 512 << 20,
         }
     }
 }
@@ -161,6 +168,8 @@ impl Store {
                 sealer,
                 large_group_bytes: options.large_group_bytes,
                 idle_timeout: options.idle_timeout,
+                window: options.window,
+                repeats_memory: Budget::new(options.repeats_bytes),
             }),
             folder,
             options,
@@ -213,20 +222,22 @@ impl Store {
         entry: NewEntry,
         permit: BytePermit,
     ) -> Result<LogId, AppendError> {
-        let ids = self.append_batch(slug, vec![entry], permit).await?;
-        ids.first().copied().ok_or(AppendError::Failed)
+        let appended = self.append_batch(slug, vec![entry], permit).await?;
+        appended.ids.first().copied().ok_or(AppendError::Failed)
     }
 
-    /// Appends all entries or none, one behind the other; returns once they are durable.
+    /// Appends all entries or none, one behind the other; returns once they are durable. An entry
+    /// whose idempotency key was met is not appended again: the answer has the id that it got first.
     pub async fn append_batch(
         &self,
         slug: &Slug,
         entries: Vec<NewEntry>,
         permit: BytePermit,
-    ) -> Result<Vec<LogId>, AppendError> {
+    ) -> Result<Appended, AppendError> {
         let (reply, answer) = oneshot::channel();
         let mut message = Message::Append(Append {
             entries,
+            known: Vec::new(),
             reply,
             permit,
         });

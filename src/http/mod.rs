@@ -5,6 +5,7 @@ mod body;
 pub mod error;
 pub mod framing;
 mod handlers;
+mod idempotency;
 pub mod json;
 mod life;
 mod lines;

@@ -10,6 +10,7 @@ impl From<AppendError> for ApiError {
             AppendError::UnknownExperiment => return unknown_experiment(),
             AppendError::UnknownVariant { defined, .. } => return unknown_variant(defined),
             AppendError::TooManyVariants { .. } => Code::TooManyVariants,
+            AppendError::KeyConflict { .. } => Code::IdempotencyConflict,
             AppendError::Overloaded => return overloaded(),
             AppendError::StorageFull => return storage_full(),
             AppendError::Failed => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use super::cursor::Reading;
 use super::footer;
-use super::index::{Block, SegmentIndex, block_of};
+use super::index::{Block, Keyed, SegmentIndex, block_of};
 use super::lead::Lead;
 use super::listing::Figures;
 use super::reader::{EndHint, Segment, SegmentError};
@@ -239,6 +239,19 @@ impl ClosedSegment {
             last_id: index.last.map(|(id, _)| id),
             received_at_ms_min: index.received_at_ms_min,
             received_at_ms_max: index.received_at_ms_max,
+        })
+    }
+
+    /// Its entries with an idempotency key, from its footer: no body is read, unless that is missing
+    /// or damaged.
+    pub(super) fn keyed(&self, disk: &dyn Disk) -> Result<Vec<Keyed>, SegmentError> {
+        if let Some(active) = self.live() {
+            return Ok(active.index().keyed.clone());
+        }
+        let segment = self.open(disk)?;
+        Ok(match segment.footer() {
+            Some(footer) => footer.keyed().collect(),
+            None => segment.fold().index.keyed,
         })
     }
 

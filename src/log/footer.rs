@@ -12,11 +12,11 @@
 //!
 //! A reader passes over kinds of section that it doesn't know.
 
-use super::index::{Block, SegmentIndex, positions};
+use super::index::{Block, Keyed, SegmentIndex, positions};
 use super::planted::{Bug, is_planted};
 use super::record::{self, BorrowDecode, Encode};
 use super::segment::{Fields, HeaderError};
-use crate::model::LogId;
+use crate::model::{Fingerprint, LogId};
 
 /// Bytes at the end of a sealed segment from which its footer is found.
 pub const TRAILER_LEN: usize = 48;
@@ -35,7 +35,9 @@ const SECTION_SUMMARY: u32 = 1;
 const SECTION_VARIANT: u32 = 2;
 const SECTION_BLOCKS: u32 = 3;
 const SECTION_METRICS: u32 = 4;
+const SECTION_KEYED: u32 = 5;
 const BLOCK_LEN: usize = 24;
+const KEYED_LEN: usize = 48;
 
 /// What a footer says of its segment as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, BorrowDecode)]
@@ -100,6 +102,7 @@ pub struct Footer<'a> {
     pub metrics: Option<&'a [u8]>,
     variants: Vec<(&'a str, u64, &'a [u8])>,
     blocks: &'a [u8],
+    keyed: &'a [u8],
 }
 
 /// The bytes that seal a segment: to be written at `footer_start`, behind everything in the file.
@@ -139,6 +142,15 @@ pub fn encode(
     }
     push_section(&mut out, SECTION_BLOCKS, &payload);
     push_section(&mut out, SECTION_METRICS, metrics);
+    if !index.keyed.is_empty() {
+        payload.clear();
+        for keyed in &index.keyed {
+            payload.extend_from_slice(&keyed.id.as_u128().to_le_bytes());
+            payload.extend_from_slice(&keyed.fingerprint.key.to_le_bytes());
+            payload.extend_from_slice(&keyed.fingerprint.content.to_le_bytes());
+        }
+        push_section(&mut out, SECTION_KEYED, &payload);
+    }
 
     let footer_crc = crc32fast::hash(&out);
     let trailer_at = out.len();
@@ -185,6 +197,7 @@ impl<'a> Footer<'a> {
             metrics: None,
             variants: Vec::new(),
             blocks: &[],
+            keyed: &[],
         };
         let mut sections = footer.get(HEAD_LEN..)?;
         while !sections.is_empty() {
@@ -214,6 +227,21 @@ impl<'a> Footer<'a> {
             .collect()
     }
 
+    /// The entries with an idempotency key, in log order.
+    pub fn keyed(&self) -> impl Iterator<Item = Keyed> + 'a {
+        self.keyed.chunks_exact(KEYED_LEN).filter_map(|keyed| {
+            let mut fields = Fields(keyed);
+            let mut field = || Some(u128::from_le_bytes(fields.take().ok()?));
+            Some(Keyed {
+                id: LogId::from_u128(field()?),
+                fingerprint: Fingerprint {
+                    key: field()?,
+                    content: field()?,
+                },
+            })
+        })
+    }
+
     fn take_section(&mut self, sections: &'a [u8]) -> Option<&'a [u8]> {
         let mut head = Fields(sections);
         let kind = head.u32().ok()?;
@@ -233,6 +261,7 @@ impl<'a> Footer<'a> {
             }
             SECTION_BLOCKS => self.blocks = payload,
             SECTION_METRICS => self.metrics = Some(payload),
+            SECTION_KEYED => self.keyed = payload,
             _ => {}
         }
         sections.get(end.next_multiple_of(8)..)
@@ -310,11 +339,14 @@ mod tests {
             body: b"{}",
         };
         for n in 1..50u64 {
-            index.apply(
-                512 + n * 4096,
-                LogId::from_u128(u128::from(n)),
-                &Record::Entry(entry),
-            );
+            // Every seventh has a key.
+            let idempotency = n.is_multiple_of(7).then_some("k");
+            let entry = EntryRecord {
+                idempotency,
+                ..entry
+            };
+            let id = LogId::from_u128(u128::from(n));
+            index.apply(512 + n * 4096, id, &Record::Entry(entry));
         }
         index
     }
@@ -335,6 +367,8 @@ mod tests {
         assert_eq!(footer.summary, Summary::of(&index));
         assert_eq!(footer.blocks(), index.blocks);
         assert_eq!(footer.metrics, Some(&b"metrics"[..]));
+        let keyed: Vec<Keyed> = footer.keyed().collect();
+        assert_eq!((keyed.len(), &keyed), (7, &index.keyed));
         let variants: Vec<_> = footer
             .variants()
             .map(|(k, n, p)| (k, n, p.collect()))

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::record::Record;
-use crate::model::LogId;
+use crate::model::{Fingerprint, LogId};
 
 /// One place in the sparse index of ids stands for this many bytes of segment.
 pub const BLOCK_BYTES: u64 = 64 * 1024;
@@ -30,6 +30,8 @@ pub struct SegmentIndex {
     pub variants: Vec<VariantIndex>,
     /// The first entry of each block.
     pub blocks: Vec<Block>,
+    /// The entries with an idempotency key.
+    pub keyed: Vec<Keyed>,
     /// Variant number → place in `variants`.
     numbers: Vec<Option<u16>>,
 }
@@ -41,6 +43,15 @@ pub struct VariantIndex {
     pub key: Box<str>,
     /// Where its entries are.
     pub postings: Postings,
+}
+
+/// An entry with an idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keyed {
+    /// The entry.
+    pub id: LogId,
+    /// What is remembered of its key and its body.
+    pub fingerprint: Fingerprint,
 }
 
 /// Where a block of the segment begins.
@@ -79,6 +90,23 @@ pub struct IndexMark {
 impl SegmentIndex {
     /// Takes in the record of the frame at `position`. Positions rise.
     pub fn apply(&mut self, position: u64, id: LogId, record: &Record<'_>) {
+        let fingerprint = match record {
+            Record::Entry(entry) => entry
+                .idempotency
+                .map(|text| Fingerprint::of(text, entry.body)),
+            Record::Variant(_) => None,
+        };
+        self.apply_hashed(position, id, record, fingerprint);
+    }
+
+    /// As [`Self::apply`], where the fingerprint is known: the writer's thread hashes no bodies.
+    pub fn apply_hashed(
+        &mut self,
+        position: u64,
+        id: LogId,
+        record: &Record<'_>,
+        fingerprint: Option<Fingerprint>,
+    ) {
         self.frame_count = self.frame_count.saturating_add(1);
         match record {
             Record::Variant(variant) => {
@@ -91,6 +119,9 @@ impl SegmentIndex {
                     variant.postings.push(position);
                 }
                 self.note_entry(position, id, entry.received_at_ms);
+                if let Some(fingerprint) = fingerprint {
+                    self.keyed.push(Keyed { id, fingerprint });
+                }
             }
         }
     }
@@ -152,6 +183,8 @@ impl SegmentIndex {
         self.blocks.retain(|block| block.position < position);
         self.variants.truncate(mark.variant_count);
         self.numbers.truncate(mark.number_count);
+        self.keyed
+            .retain(|keyed| mark.last_id.is_some_and(|last| keyed.id <= last));
         for variant in &mut self.variants {
             variant.postings.forget_from(position);
         }

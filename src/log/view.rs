@@ -10,7 +10,7 @@ pub use super::closed::{ClosedSegment, Sealing};
 use super::cursor::{LogCursor, Part, Source};
 use super::frame::{Frame, Seed};
 use super::frozen::Frozen;
-use super::index::{SegmentIndex, variant_key_of};
+use super::index::{Keyed, SegmentIndex, variant_key_of};
 use super::listing::{Figures, SegmentRef};
 use super::reader::SegmentError;
 use super::record::Record;
@@ -157,6 +157,40 @@ impl LogView {
             active.add_to(active.file.durable_end(), &mut summary);
         }
         Ok(summary)
+    }
+
+    /// The entries with an idempotency key whose ids are of `since_ms` or later, the last
+    /// `count_max` of them, in log order. They may not be durable yet. Reads footers only, of the
+    /// segments that can have such entries.
+    pub fn keyed(
+        &self,
+        disk: &dyn Disk,
+        since_ms: u64,
+        count_max: usize,
+    ) -> Result<impl Iterator<Item = Keyed> + use<>, SegmentError> {
+        let segments = self.snapshot();
+        let mut newest_first = Vec::new();
+        let mut count = 0;
+        // What all ids in the segments to come are not above.
+        let mut id_max = None;
+        if let Some(active) = &segments.active {
+            let keyed = active.index().keyed.clone();
+            count += keyed.len();
+            newest_first.push(keyed);
+            id_max = Some(active.header.last_id);
+        }
+        for closed in segments.closed.iter().rev() {
+            if count >= count_max || id_max.is_some_and(|id| id.timestamp_ms() < since_ms) {
+                break;
+            }
+            let keyed = closed.keyed(disk)?;
+            count += keyed.len();
+            newest_first.push(keyed);
+            id_max = Some(closed.header.last_id);
+        }
+        let in_order = newest_first.into_iter().rev().flatten();
+        let last = in_order.skip(count.saturating_sub(count_max));
+        Ok(last.skip_while(move |keyed| keyed.id.timestamp_ms() < since_ms))
     }
 
     /// Whether any entry of this log names the variant `key`.

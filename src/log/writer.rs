@@ -14,7 +14,7 @@ use super::segment_file::{Incarnation, SegmentFile, SegmentId};
 use super::ulid::IdGenerator;
 use super::view::{ActiveSegment, ClosedSegment, LogView};
 use crate::fs::Host;
-use crate::model::{LogId, NewEntry, Slug};
+use crate::model::{Fingerprint, LogId, NewEntry, Slug};
 
 /// Whose log it is, and how it is written.
 #[derive(Debug, Clone)]
@@ -219,7 +219,7 @@ impl LogWriter {
                     number: index.next_number(),
                     key: &entry.variant_key,
                 };
-                frames.push(&mut index, LogId::MIN, Record::Variant(variant));
+                frames.push(&mut index, LogId::MIN, Record::Variant(variant), None);
             }
         }
         let head_len = frames.bytes.len();
@@ -230,11 +230,12 @@ impl LogWriter {
             let record = EntryRecord {
                 received_at_ms: now_ms,
                 variant: index.number_of(&entry.variant_key).unwrap_or_default(),
-                idempotency: None,
+                idempotency: entry.idempotency.as_deref().map(|key| &*key.text),
                 body: &entry.body,
             };
             let id = self.ids.next(now_ms);
-            frames.push(&mut index, id, Record::Entry(record));
+            let fingerprint = entry.idempotency.as_deref().map(|key| key.fingerprint);
+            frames.push(&mut index, id, Record::Entry(record), fingerprint);
             ids.push(id);
         }
         drop(index);
@@ -359,7 +360,7 @@ impl LogOptions {
 
 /// About as many bytes as entries take as frames.
 fn bytes_about(entries: &[NewEntry]) -> usize {
-    entries.iter().map(|entry| entry.body.len() + 64).sum()
+    entries.iter().map(frame_len_about).sum()
 }
 
 /// Who a segment is, to the journal.
@@ -372,6 +373,11 @@ pub fn segment_id(header: &SegmentHeader) -> SegmentId {
     }
 }
 
+fn frame_len_about(entry: &NewEntry) -> usize {
+    let key = entry.idempotency.as_deref();
+    entry.body.len() + 64 + key.map_or(0, |key| key.text.len() + 8)
+}
+
 /// Frames that are being put one behind the other.
 struct Frames {
     bytes: Vec<u8>,
@@ -382,7 +388,13 @@ struct Frames {
 }
 
 impl Frames {
-    fn push(&mut self, index: &mut SegmentIndex, id: LogId, record: Record<'_>) {
+    fn push(
+        &mut self,
+        index: &mut SegmentIndex,
+        id: LogId,
+        record: Record<'_>,
+        fingerprint: Option<Fingerprint>,
+    ) {
         let position = self.base + self.bytes.len() as u64;
         let kind = match record {
             Record::Variant(_) => FrameKind::Variant,
@@ -399,7 +411,7 @@ impl Frames {
                 Record::Entry(entry) => record::encode(entry, out),
             },
         );
-        index.apply(position, id, &record);
+        index.apply_hashed(position, id, &record, fingerprint);
         self.ordinal += 1;
     }
 }

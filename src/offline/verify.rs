@@ -144,11 +144,13 @@ impl Report {
             return;
         };
         let frames_end_matches = footer.frames_end == segment.frames_end;
-        let counts_match =
-            footer.summary.frame_count == fold.index.frame_count || !fold.damages.is_empty();
-        let metrics_match = !fold.damages.is_empty()
-            || figures::kept(segment).is_none_or(|kept| kept == figures::fold(segment).0);
-        if !frames_end_matches || !counts_match || !metrics_match {
+        let is_same = || {
+            footer.summary.frame_count == fold.index.frame_count
+                && footer.keyed().eq(fold.index.keyed.iter().copied())
+                && figures::kept(segment).is_none_or(|kept| kept == figures::fold(segment).0)
+        };
+        let content_matches = !fold.damages.is_empty() || is_same();
+        if !frames_end_matches || !content_matches {
             let what = "the footer doesn't fit the frames; it is rebuilt when read";
             self.find(&segment.path, what.into());
         }

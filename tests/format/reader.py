@@ -6,6 +6,7 @@ the page says about one segment, and is strict: with the first thing that isn't 
 """
 
 import datetime
+import hashlib
 import re
 import struct
 import sys
@@ -100,9 +101,9 @@ def read_head(segment, at, salt):
 
 
 def read_sections(segment, begin):
-    """The summary, the variants, the blocks and the metrics that a footer gives."""
+    """The summary, the variants, the blocks, the keyed entries and the metrics that a footer gives."""
     at, end = begin + HEAD.size, len(segment) - TRAILER.size
-    summary, variants, blocks, metrics = None, {}, [], None
+    summary, variants, blocks, keyed, metrics = None, {}, [], [], None
     while at < end:
         kind, crc, length = SECTION.unpack_from(segment, at)
         payload = segment[at + SECTION.size : at + SECTION.size + length]
@@ -122,8 +123,12 @@ def read_sections(segment, begin):
             fields.end()
         elif kind == 4:
             metrics = read_metrics(payload)
+        elif kind == 5:
+            keyed = [(fields.number(16), fields.bytes(16), fields.bytes(16)) for _ in range(length // 48)]
+            fields.end()
+            check(keyed, "a section of keyed entries is empty")
     check(at == end, "the sections don't end at the trailer")
-    return summary, variants, blocks, metrics
+    return summary, variants, blocks, keyed, metrics
 
 
 def read_postings(data):
@@ -137,6 +142,19 @@ def read_postings(data):
             distance = shift = 0
     check(shift == 0, "a posting has no end")
     return positions
+
+
+def fingerprint(key, body):
+    """What an entry with this idempotency key is known by when it is sent again."""
+    key, _, place = key.decode("ascii").partition(" ")
+    check(re.fullmatch("[!-~]{1,128}", key), "an idempotency key is none")
+    check(re.fullmatch("|[1-9][0-9]*/[1-9][0-9]*", place), "an idempotency key has no place in a batch")
+    number, _, count = place.partition("/")
+    number, count = number or "1", count or "1"
+    check(count != "1" or not place, "a batch of one has a place")
+    check(int(number) <= int(count), "an entry is behind the end of its batch")
+    half_hash = lambda data: hashlib.sha256(data).digest()[:16]
+    return half_hash(f"{key} {number}".encode()), half_hash(f"{count} ".encode() + body)
 
 
 def read_frame(segment, at, frames_end, seed, due):
@@ -184,7 +202,7 @@ def read(segment, out):
     check(frames_end <= len(segment), "the file is too short")
 
     at, ordinal, entry_count, first_id, times = 512, 0, 0, 0, []
-    numbers, postings, blocks, metrics = [], {}, [], Metrics()
+    numbers, postings, blocks, keyed, metrics = [], {}, [], [], Metrics()
     while at < frames_end:
         frame = read_frame(segment, at, frames_end, seed, ordinal)
         if frame is None:
@@ -200,7 +218,7 @@ def read(segment, out):
             numbers.append(key)
             postings[key] = []
         else:
-            received_at, number, _ = fields.number(8), fields.number(2), fields.optional()
+            received_at, number, key = fields.number(8), fields.number(2), fields.optional()
             body = fields.sized()
             check(log_id > last_id, "an id is not above the one before it")
             check(number < len(numbers), "an entry's variant has no frame in front of it")
@@ -210,6 +228,8 @@ def read(segment, out):
             metrics.add(numbers[number], received_at, body)
             if not blocks or blocks[-1][1] // 65536 != at // 65536:
                 blocks.append((log_id, at))
+            if key is not None:
+                keyed.append((log_id, *fingerprint(key, body)))
             out.write(as_line(slug, log_id, received_at, body))
         fields.end()
         at, ordinal = next_at, ordinal + 1
@@ -218,7 +238,7 @@ def read(segment, out):
         sums = (min(times), max(times), times[-1]) if times else (0, 0, 0)
         summary = (ordinal, entry_count, first_id, last_id if times else 0, *sums)
         *index, kept = read_sections(segment, footer[1])
-        check(index == [summary, postings, blocks], "the footer doesn't fit")
+        check(index == [summary, postings, blocks, keyed], "the footer doesn't fit")
         check(kept is None or kept == metrics.parts(), "the metrics in the footer don't fit")
 
 

@@ -226,16 +226,17 @@ impl Maker {
         let new = entries.iter().map(|(variant, body)| NewEntry {
             variant_key: (*variant).into(),
             body: body.clone().into_bytes().into(),
+            idempotency: None,
         });
         let permit = self.store.reserve(1 << 16)?;
         let slug = slug(to)?;
-        let ids = self.store.append_batch(&slug, new.collect(), permit);
+        let appended = self.store.append_batch(&slug, new.collect(), permit);
         let mut acked = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(acked_file(&self.dir, to))?;
         let time = trialog::entry_json::rfc3339_ms(now_ms);
-        for (id, (_, body)) in ids.await?.into_iter().zip(entries) {
+        for (id, (_, body)) in appended.await?.ids.into_iter().zip(entries) {
             let members = body.trim_start().trim_start_matches('{').trim_end();
             let members = members.replace(['\n', '\r'], " ");
             writeln!(

@@ -47,6 +47,7 @@ fn nothing_acknowledged_is_ever_lost() {
     for doing in [
         "append",
         "append to all",
+        "request with keys",
         "large group",
         "roll",
         "write-out",

@@ -35,7 +35,8 @@ async fn open(machine: &SimMachine, segment_bytes: u64) -> Arc<Store> {
 
 async fn append(store: &Store, entries: Vec<NewEntry>) -> Result<Vec<LogId>, AppendError> {
     let permit = store.reserve(1000).unwrap();
-    store.append_batch(&slug("one"), entries, permit).await
+    let appended = store.append_batch(&slug("one"), entries, permit).await;
+    Ok(appended?.ids)
 }
 
 /// Nothing is in doubt: the store is ready, and its files hold these entries and no others.

@@ -198,9 +198,9 @@ impl Run {
         let name_of = slug(name);
         let appended = store.append_batch(&name_of, entries, permit);
         match self.answer(appended) {
-            Ok(ids) => {
+            Ok(appended) => {
                 let acked = self.acked.get_mut(name).expect("made");
-                acked.extend(ids.into_iter().zip(bodies));
+                acked.extend(appended.ids.into_iter().zip(bodies));
             }
             Err(error) => {
                 self.full += usize::from(error == AppendError::StorageFull);

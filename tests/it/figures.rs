@@ -34,6 +34,7 @@ fn any_entry(rng: &mut Rng) -> NewEntry {
     );
     NewEntry {
         variant_key: variant.into(),
+        idempotency: None,
         body: body.into_bytes().into(),
     }
 }

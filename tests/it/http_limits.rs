@@ -273,6 +273,7 @@ fn members_that_the_server_gives_are_refused_and_old_ones_come_back() {
     let entry = NewEntry {
         variant_key: "A".into(),
         body: body.into(),
+        idempotency: None,
     };
     let permit = store.reserve(body.len()).unwrap();
     let name = slug("demo");

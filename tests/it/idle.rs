@@ -48,7 +48,7 @@ async fn append(
     let permit = store.reserve(1000).unwrap();
     let appended = store.append_batch(name, entries, permit);
     let appended = tokio::time::timeout(PATIENCE, appended).await;
-    appended.expect("every request is answered")
+    Ok(appended.expect("every request is answered")?.ids)
 }
 
 const EXPERIMENTS: u64 = 24;

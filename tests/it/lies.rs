@@ -48,6 +48,8 @@ pub enum Lie {
     ReadErrorIsEnd,
     /// Recovery writes a damaged frame again, with a fresh checksum.
     FreshChecksum,
+    /// A log that is opened knows no idempotency keys.
+    KeysForgotten,
 }
 
 /// The machine as a store with this bug uses it, once it has recovered.

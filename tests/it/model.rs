@@ -130,6 +130,7 @@ impl Rig {
                 }
             }
             model.acked.sort_by_key(|(id, _)| *id);
+            model.by_key().map_err(|why| format!("{name}: {why}"))?;
             model.presence = Presence::There;
         }
         Ok(())

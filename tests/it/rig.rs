@@ -5,18 +5,23 @@
 mod large;
 #[path = "rig/reading.rs"]
 mod reading;
+#[path = "rig/sending.rs"]
+mod sending;
 
 pub use reading::{figures_of, folded, replayed};
+pub use sending::Request;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use trialog::experiment::budget::Budget;
 use trialog::experiment::definition::DefinitionFile;
 use trialog::experiment::figures;
 use trialog::experiment::folder::{self, Folder};
 use trialog::experiment::log_figures::LogFigures;
+use trialog::experiment::repeats::Repeats;
 use trialog::fs::sim::{Crash, SimMachine};
 use trialog::fs::{Host, is_full, is_out_of_descriptors};
 use trialog::journal::local::{LocalOptions, Parts};
@@ -25,7 +30,7 @@ use trialog::log::open::OpenedLog;
 use trialog::log::segment_file::{Incarnation, Trouble};
 use trialog::log::view::ClosedSegment;
 use trialog::log::writer::{Begin, LogOptions, Staged};
-use trialog::model::{Definition, Durability, LogId, NewEntry, Slug};
+use trialog::model::{Definition, Durability, Idempotency, IdempotencyKey, LogId, NewEntry, Slug};
 
 use crate::lies::{self, Lie};
 use crate::misopen::{self, Cuts};
@@ -48,7 +53,26 @@ pub fn entry(variant: &str, n: u64, padding: usize) -> NewEntry {
     NewEntry {
         variant_key: variant.into(),
         body: body.into_bytes().into(),
+        idempotency: None,
     }
+}
+
+/// The entry with an idempotency key.
+pub fn keyed(mut entry: NewEntry, key: &str) -> NewEntry {
+    let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
+    entry.idempotency = Some(Box::new(Idempotency::new(key, &entry.body)));
+    entry
+}
+
+/// The entries as a batch with one idempotency key.
+pub fn keyed_batch(mut entries: Vec<NewEntry>, key: &str) -> Vec<NewEntry> {
+    let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
+    let count = entries.len();
+    for (number, entry) in (1..).zip(&mut entries) {
+        let idempotency = Idempotency::in_batch(key, number, count, &entry.body);
+        entry.idempotency = Some(Box::new(idempotency));
+    }
+    entries
 }
 
 /// What a life of the process holds in memory.
@@ -59,6 +83,8 @@ pub struct Life {
     folder: Folder,
     pub parts: Parts,
     pub logs: BTreeMap<Slug, OpenedLog>,
+    repeats: BTreeMap<Slug, Repeats>,
+    repeats_memory: Budget,
     incarnations: BTreeMap<Slug, Arc<Incarnation>>,
     closed: Vec<(Arc<ClosedSegment>, Arc<Incarnation>)>,
     /// What is kept of the metrics of logs that were asked.
@@ -154,6 +180,8 @@ impl Rig {
             folder,
             parts,
             logs: BTreeMap::new(),
+            repeats: BTreeMap::new(),
+            repeats_memory: Budget::new(usize::MAX),
             incarnations: BTreeMap::new(),
             closed: Vec::new(),
             figures: BTreeMap::new(),
@@ -196,6 +224,7 @@ impl Rig {
         let life = self.life.as_mut().expect("alive");
         life.logs.remove(&name);
         life.figures.remove(&name);
+        life.repeats.remove(&name);
         let incarnation = life.incarnations.remove(&name);
         let removed =
             folder::remove_experiment(&host, Path::new(STORE), &name, incarnation.as_deref());
@@ -325,6 +354,7 @@ impl Rig {
         let life = self.life.as_mut().expect("alive");
         let log = life.logs.get_mut(name).expect("staged there");
         log.writer.take_back(begin);
+        life.repeats.remove(name);
         self.taken_back += 1;
     }
 
@@ -349,6 +379,9 @@ impl Rig {
         match result {
             Ok(()) => model.acked.extend(group),
             Err(_) => model.unsure.push(group),
+        }
+        if result.is_ok() {
+            self.remember(name, ids, entries);
         }
     }
 
@@ -419,7 +452,9 @@ impl Rig {
             && active.file.write_out(u64::MAX).is_err()
         {
             life.logs.insert(slug(name), log);
+            return;
         }
+        life.repeats.remove(&slug(name));
     }
 
     /// A clean end: everything is made durable in the segments.

@@ -83,6 +83,7 @@ fn entry(key: &str, n: usize) -> NewEntry {
     NewEntry {
         variant_key: key.into(),
         body: body.into_bytes().into(),
+        idempotency: None,
     }
 }
 
@@ -110,8 +111,8 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
         let big: Vec<_> = (0..4000).map(|n| entry("B", n)).collect();
         let permit = store.reserve(100).unwrap();
         let batch = store.append_batch(&slug, big, permit).await.unwrap();
-        assert!(batch.windows(2).all(|pair| pair[0] < pair[1]));
-        ids.extend(batch.into_iter().enumerate());
+        assert!(batch.ids.windows(2).all(|pair| pair[0] < pair[1]));
+        ids.extend(batch.ids.into_iter().enumerate());
         for (n, id) in &ids {
             let found = store
                 .get(&slug, *id)

@@ -167,8 +167,8 @@ async fn define(store: &Store, name: &Slug) {
 async fn append(store: &Store, name: &Slug, entries: Vec<NewEntry>) -> Entries {
     let bodies: Vec<_> = entries.iter().map(|entry| entry.body.to_vec()).collect();
     let permit = store.reserve(1000).unwrap();
-    let ids = store.append_batch(name, entries, permit).await.unwrap();
-    ids.into_iter().zip(bodies).collect()
+    let appended = store.append_batch(name, entries, permit).await.unwrap();
+    appended.ids.into_iter().zip(bodies).collect()
 }
 
 impl World {

@@ -1,5 +1,7 @@
 //! What the logs must hold at the end, and what they do hold.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
 use super::*;
@@ -16,9 +18,12 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Everything acknowledged is there once, in order; of the rest, whole appends or nothing.
+    /// Everything acknowledged is there once, in order; of the rest, whole appends or nothing. What was
+    /// sent again with the same key (and so the same body) is there once, too.
     pub fn check(mut self, found: &[(LogId, Bytes)]) {
         assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        let bodies: HashSet<&Bytes> = found.iter().map(|(_, body)| body).collect();
+        assert_eq!(bodies.len(), found.len(), "each body is there once");
         for bodies in self.unsure {
             let is_of_it = |(_, body): &&(LogId, Bytes)| bodies.contains(body);
             let there: Vec<_> = found.iter().filter(is_of_it).cloned().collect();
@@ -26,6 +31,7 @@ impl Expected {
             self.acknowledged.extend(there);
         }
         self.acknowledged.sort_by_key(|(id, _)| *id);
+        self.acknowledged.dedup();
         assert_eq!(self.acknowledged, found);
     }
 }

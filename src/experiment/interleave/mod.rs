@@ -30,7 +30,7 @@ use crate::fs::sim::{Failure, Fault, Op, SimMachine};
 use crate::journal::checkpoint::Checkpointer;
 use crate::journal::committer::Committer;
 use crate::journal::{CommitError, Group};
-use crate::model::Variant;
+use crate::model::{Idempotency, IdempotencyKey, Variant};
 
 const STORE: &str = "/store";
 /// Two whose logs are compared, and one that is deleted and made again.
@@ -56,7 +56,7 @@ fn every_request_gets_its_one_answer_in_any_order_of_events() {
         let kinds = [met.appended, met.refused, met.cancelled, met.came_back];
         assert!(kinds.iter().all(|times| *times > count / 10), "{met:?}");
         assert!(
-            met.failed > count / 50 && met.around > count / 10,
+            met.failed > count / 50 && met.around > count / 10 && met.repeated > count / 10,
             "{met:?}"
         );
         assert!(
@@ -81,6 +81,8 @@ struct Met {
     failed: u64,
     cancelled: u64,
     around: u64,
+    /// Requests that were answered as one before them.
+    repeated: u64,
     /// Actors that had left and came back.
     came_back: u64,
     /// Commits that left groups waiting for a lap.
@@ -98,6 +100,7 @@ impl Met {
         self.failed += run.failed;
         self.cancelled += run.cancelled;
         self.around += run.around;
+        self.repeated += run.repeated;
         self.came_back += run.came_back;
         self.waited += run.waited;
         self.taken_back += run.taken_back;
@@ -286,13 +289,28 @@ impl<'r> Run<'r> {
 
     fn begin_append(&mut self, which: usize, slug: Slug, kind: u8) {
         let is_large = kind == 4;
+        // Some send one of a few entries with a key, mostly again.
+        let key = (kind > 11).then(|| self.random.u8(..3));
         let count = if kind < 8 { self.random.usize(1..4) } else { 1 };
-        let bodies: Vec<Bytes> = (0..count).map(|_| self.body(is_large)).collect();
+        let bodies: Vec<Bytes> = match key {
+            Some(key) => {
+                let large = if key == 0 { 2100 } else { 0 };
+                vec![
+                    format!(
+                        r#"{{"variantKey":"A","input":{{"key":{key},"p":"{:large$}"}}}}"#,
+                        ""
+                    )
+                    .into(),
+                ]
+            }
+            None => (0..count).map(|_| self.body(is_large)).collect(),
+        };
         let entries: Vec<NewEntry> = bodies
             .iter()
             .map(|body| NewEntry {
                 variant_key: "A".into(),
                 body: body.clone(),
+                idempotency: key.map(|key| idempotency(key, body)),
             })
             .collect();
         let bytes = bodies.iter().map(Bytes::len).sum();
@@ -303,7 +321,12 @@ impl<'r> Run<'r> {
         self.met.around += u64::from(is_large);
         let store = self.store.clone();
         self.add(Some((which, bodies)), async move {
-            Answer::Append(store.append_batch(&slug, entries, permit).await)
+            Answer::Append(
+                store
+                    .append_batch(&slug, entries, permit)
+                    .await
+                    .map(|appended| appended.ids),
+            )
         });
     }
 
@@ -356,6 +379,8 @@ impl<'r> Run<'r> {
             Ok(ids) => {
                 self.met.appended += 1;
                 self.met.ids.extend(&ids);
+                let is_known = |id| expected.acknowledged.iter().any(|(known, _)| known == id);
+                self.met.repeated += u64::from(ids.iter().all(is_known));
                 assert_eq!(ids.len(), bodies.len());
                 expected.acknowledged.extend(ids.into_iter().zip(bodies));
             }
@@ -549,6 +574,12 @@ impl<'r> Run<'r> {
         }
         self.met
     }
+}
+
+fn idempotency(key: u8, body: &[u8]) -> Box<Idempotency> {
+    let key = [b'a' + key];
+    let key = IdempotencyKey::parse(&key).unwrap();
+    Box::new(Idempotency::new(key, body))
 }
 
 fn definition() -> Definition {

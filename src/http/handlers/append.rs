@@ -4,9 +4,10 @@ use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use crate::experiment::{AppendError, BytePermit};
+use crate::experiment::{AppendError, Appended, BytePermit};
 use crate::http::body::{self, MediaType};
 use crate::http::error::{ApiError, ApiResult};
+use crate::http::idempotency::Keys;
 use crate::http::json::{Batch, Shape, parse_batch, parse_entry};
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
@@ -17,22 +18,26 @@ use crate::model::{Durability, LogId, NewEntry};
 const STALLING_BYTES: usize = 256 << 10;
 
 const DURABILITY: HeaderName = HeaderName::from_static("trialog-durability");
+/// How many entries of a request were stored before. Not there when none was.
+const REPEATED: HeaderName = HeaderName::from_static("trialog-repeated");
 
 /// Appends one entry and answers its id once it is durable.
 pub async fn one(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let len_max = state.limits.body_bytes_max;
     check_json_body(&asked, len_max)?;
+    let keys = Keys::of_entry(asked.request.headers())?;
     let slug = slug_of(&asked)?.clone();
     let (body, permit) = body::read(asked.request.into_body(), len_max, state).await?;
-    let entry = check(body).await?;
-    let id = state.store.append(&slug, entry, permit).await?;
+    let (entry, permit) = check(body, keys, permit).await?;
+    let appended = state.store.append_batch(&slug, vec![entry], permit).await?;
+    let id = appended.ids.first().ok_or(AppendError::Failed)?;
 
     const BEGIN: &[u8] = br#"{"success":true,"logId":""#;
     let mut text = Vec::with_capacity(BEGIN.len() + LogId::TEXT_LEN + 2);
     text.extend_from_slice(BEGIN);
     text.extend_from_slice(id.encode(&mut [0; LogId::TEXT_LEN]).as_bytes());
     text.extend_from_slice(b"\"}");
-    Ok(acknowledged(state, text))
+    Ok(acknowledged(state, text, &appended))
 }
 
 /// Appends all entries of a batch or none.
@@ -43,15 +48,17 @@ pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> 
         // Many clients send lines with JSON's own type.
         MediaType::Json | MediaType::Unsaid => None,
     };
+    let keys = Keys::of_batch(asked.request.headers())?;
     let slug = slug_of(&asked)?.clone();
     let (body, permit) = body::read(asked.request.into_body(), len_max, state).await?;
-    let (batch, permit) = check_batch(body, shape, permit).await?;
+    let (batch, permit) = check_batch(body, shape, keys, permit).await?;
     let places = batch.places();
     let appended = state.store.append_batch(&slug, batch.entries, permit).await;
-    let ids = appended.map_err(|error| {
+    let appended = appended.map_err(|error| {
         let position = match &error {
             AppendError::UnknownVariant { position, .. }
-            | AppendError::TooManyVariants { position } => Some(*position),
+            | AppendError::TooManyVariants { position }
+            | AppendError::KeyConflict { position } => Some(*position),
             _ => None,
         };
         let mut refused = ApiError::from(error);
@@ -61,6 +68,7 @@ pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> 
         refused
     })?;
 
+    let ids = &appended.ids;
     let mut text = format!(r#"{{"success":true,"count":{},"logIds":["#, ids.len()).into_bytes();
     text.reserve(ids.len() * (LogId::TEXT_LEN + 3));
     for (n, id) in ids.iter().enumerate() {
@@ -69,26 +77,39 @@ pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> 
         text.push(b'"');
     }
     text.extend_from_slice(b"]}");
-    Ok(acknowledged(state, text))
+    Ok(acknowledged(state, text, &appended))
 }
 
-async fn check(body: Bytes) -> ApiResult<NewEntry> {
-    if body.len() < STALLING_BYTES {
-        return Ok(parse_entry(body)?);
+async fn check(
+    body: Bytes,
+    keys: Keys,
+    mut permit: BytePermit,
+) -> ApiResult<(NewEntry, BytePermit)> {
+    let is_stalling = body.len() >= STALLING_BYTES;
+    let check = move || {
+        let mut entry = parse_entry(body)?;
+        keys.give_to(std::slice::from_mut(&mut entry), &mut permit)?;
+        Ok((entry, permit))
+    };
+    if is_stalling {
+        let checked = tokio::task::spawn_blocking(check).await;
+        checked.map_err(ApiError::internal)?
+    } else {
+        check()
     }
-    let checked = tokio::task::spawn_blocking(move || parse_entry(body)).await;
-    Ok(checked.map_err(ApiError::internal)??)
 }
 
 async fn check_batch(
     body: Bytes,
     shape: Option<Shape>,
+    keys: Keys,
     mut permit: BytePermit,
 ) -> ApiResult<(Batch, BytePermit)> {
     let is_stalling = body.len() >= STALLING_BYTES;
     let check = move || {
         let mut reserve = |bytes: usize| permit.try_grow(bytes);
-        let batch = parse_batch(body, shape, &mut reserve)?;
+        let mut batch = parse_batch(body, shape, &mut reserve)?;
+        keys.give_to(&mut batch.entries, &mut permit)?;
         Ok((batch, permit))
     };
     if is_stalling {
@@ -99,12 +120,16 @@ async fn check_batch(
     }
 }
 
-fn acknowledged(state: &AppState, text: Vec<u8>) -> Response<Body> {
+fn acknowledged(state: &AppState, text: Vec<u8>, appended: &Appended) -> Response<Body> {
     let durability = match state.store.durability() {
         Durability::Sync => const { HeaderValue::from_static("sync") },
         Durability::Relaxed => const { HeaderValue::from_static("relaxed") },
     };
     let mut response = reply::json(StatusCode::OK, text);
     response.headers_mut().insert(DURABILITY, durability);
+    if appended.repeated > 0 {
+        let repeated = HeaderValue::from(appended.repeated);
+        response.headers_mut().insert(REPEATED, repeated);
+    }
     response
 }

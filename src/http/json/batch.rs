@@ -137,6 +137,7 @@ impl Entries<'_> {
         self.list.push(NewEntry {
             variant_key: found.variant_key,
             body,
+            idempotency: None,
         });
         Ok(())
     }

@@ -28,6 +28,7 @@ pub fn parse_entry(body: Bytes) -> Result<NewEntry, BodyError> {
     Ok(NewEntry {
         variant_key: found.variant_key,
         body: body.slice(found.range),
+        idempotency: None,
     })
 }
 

@@ -113,6 +113,10 @@ impl Runner {
                 let _failing = rig.append_around(NAMES[*which], group);
                 return Ok("large group");
             }
+            Step::Send { which, request } => {
+                rig.send(NAMES[*which], *request);
+                return Ok("request with keys");
+            }
             Step::Read { which, pick } => rig.read(NAMES[*which], *pick),
             Step::Background => {
                 let is_checkpoint = rig.needs_checkpoint();

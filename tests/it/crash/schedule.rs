@@ -4,6 +4,8 @@ use fastrand::Rng;
 use trialog::fs::sim::{Crash, Failure, Fault, Op};
 use trialog::model::Durability;
 
+use crate::rig::Request;
+
 /// The experiments of each run.
 pub const NAMES: [&str; 3] = ["one", "two", "three"];
 
@@ -33,6 +35,11 @@ pub enum Step {
     AppendAround {
         which: usize,
         count: usize,
+    },
+    /// A request with idempotency keys: mostly one that is known, or that may be.
+    Send {
+        which: usize,
+        request: Request,
     },
     Read {
         which: usize,
@@ -114,7 +121,11 @@ impl Schedule {
 impl Step {
     fn random(rng: &mut Rng) -> Self {
         let which = rng.usize(..NAMES.len());
-        match rng.u8(..40) {
+        match rng.u8(..46) {
+            40..=45 => Self::Send {
+                which,
+                request: request(rng),
+            },
             0..=7 => Self::Append {
                 which,
                 count: rng.usize(1..5),
@@ -173,6 +184,16 @@ impl CutOff {
             3 => Self::End(How::Kill, rng.u64(..40)),
             _ => Self::End(How::Crash(crash(rng)), rng.u64(..24)),
         }
+    }
+}
+
+fn request(rng: &mut Rng) -> Request {
+    Request {
+        key: rng.u64(..3),
+        count: pick(rng, &[1, 1, 2, 3]),
+        version: u64::from(rng.u8(..8) == 0),
+        is_each: rng.bool(),
+        is_large: rng.u8(..4) == 0,
     }
 }
 

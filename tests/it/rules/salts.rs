@@ -57,6 +57,7 @@ fn rule_3_a_frame_hidden_in_a_payload_never_passes() {
     let carrier = NewEntry {
         variant_key: "A".into(),
         body: body.into(),
+        idempotency: None,
     };
     assert_eq!(rig.append(&[("one", vec![carrier])]), Ok(()));
     rig.put("one", 2, 10);
