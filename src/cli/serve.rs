@@ -186,7 +186,7 @@ async fn run_server(args: Args) -> Result<Outcome> {
     };
     serve(listener, state.clone(), shutdown).await;
     state.store.shutdown().await;
-    info!("everything is in the segments; bye");
+    info!("bye");
     Ok(Outcome::Done)
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::checkpoint::{
     Checkpointer, OpenLap, Shared, Wake, journal_path, write_lap_header, write_zeros,
@@ -273,8 +273,11 @@ impl Journal for LocalJournal {
             warn!("a large group has not ended: the next start will recover from the journal");
             return;
         };
-        if let Err(error) = checkpointer.finish(lap) {
-            error!(%error, "the last checkpoint failed: the next start will recover from the journal");
+        match checkpointer.finish(lap) {
+            Ok(()) => info!("everything is in the segments"),
+            Err(error) => {
+                error!(%error, "the last checkpoint failed: the next start will recover from the journal");
+            }
         }
     }
 }
