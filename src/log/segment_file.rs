@@ -123,7 +123,24 @@ struct Io {
     /// Whether the folder must be synced for the file to be found after a crash: always at
     /// first, since an actor that has left may have made the file.
     is_new: bool,
+    /// Whether a sync of it has failed. Another would succeed, and tell nothing: the pages that were
+    /// lost aren't dirty any more.
+    has_failed: bool,
     written_end: u64,
+}
+
+impl Io {
+    /// Syncs the file, unless that has failed before: who waited for the lock meanwhile may not know.
+    fn sync(&mut self, file: &dyn File) -> Result<(), Trouble> {
+        if self.has_failed {
+            let error = io::Error::other("an earlier sync of this file failed");
+            return Err(Trouble::Sync(error));
+        }
+        file.sync_data().map_err(|error| {
+            self.has_failed = true;
+            Trouble::Sync(error)
+        })
+    }
 }
 
 impl SegmentFile {
@@ -156,6 +173,7 @@ impl SegmentFile {
             io: Mutex::new(Io {
                 file: None,
                 is_new: true,
+                has_failed: false,
                 written_end: end,
             }),
         }
@@ -194,10 +212,8 @@ impl SegmentFile {
             io.file = None;
             return Ok(());
         }
-        if let Some(file) = &io.file {
-            file.sync_data().map_err(Trouble::Sync)?;
-        }
-        if io.file.is_some() {
+        if let Some(file) = io.file.clone() {
+            io.sync(&*file)?;
             self.sync_folder(&mut io)?;
         }
         io.file = None;
@@ -242,7 +258,7 @@ impl SegmentFile {
         let file = self.open(&mut io).map_err(Trouble::Write)?;
         write_all_at(&*file, bytes, offset).map_err(Trouble::Write)?;
         self.sync_folder(&mut io)?;
-        file.sync_data().map_err(Trouble::Sync)?;
+        io.sync(&*file)?;
         io.written_end = offset + bytes.len() as u64;
         io.file = None;
         Ok(())
@@ -269,11 +285,10 @@ impl SegmentFile {
         if len > frames_end {
             // No journal has these bytes: without the folder the file could be gone after a crash,
             // and come back from the journal with other bytes there.
-            let synced = self.sync_folder(&mut io);
+            let synced = self.sync_folder(&mut io).and_then(|()| io.sync(&*file));
             synced.map_err(|trouble| match trouble {
                 Trouble::Write(error) | Trouble::Sync(error) => error,
             })?;
-            file.sync_data()?;
             file.drop_cache()?;
         }
         file.map(len)
