@@ -141,7 +141,7 @@ async fn a_deletion_that_fails_leaves_the_experiment_as_it_was() {
     for (op, path, failure) in [
         (Op::Rename, "/experiments/one", Failure::Io),
         (Op::Rename, "/experiments/one", Failure::Full),
-        (Op::List, "/experiments/one", Failure::TooManyFiles),
+        (Op::Open, "/experiments", Failure::TooManyFiles),
     ] {
         let machine = SimMachine::new(1, 512);
         let store = open(&machine);
@@ -150,7 +150,7 @@ async fn a_deletion_that_fails_leaves_the_experiment_as_it_was() {
         for n in 0..30 {
             ids.push(append(&store, "one", n).await.unwrap());
         }
-        // Opened, so that the deletion's own list is the first one.
+        // So that the deletion's own opening of a folder is the first one.
         store.describe(&slug("one")).await.unwrap();
         fail(&machine, op, path, failure);
         let refused = store.delete(&slug("one")).await.unwrap_err();

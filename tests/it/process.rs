@@ -357,16 +357,22 @@ fn every_command_explains_itself_with_an_example() {
         "key list",
         "key revoke",
         "replay",
+        "report",
+        "tail",
         "verify",
         "inspect",
+        "bench",
     ] {
         let mut args: Vec<_> = command.split_whitespace().collect();
         args.push("--help");
         let output = run(&args);
         assert!(output.status.success(), "{args:?}");
         let said = String::from_utf8(output.stdout).unwrap();
-        let (_, example) = said
-            .split_once("Example:\n")
+        let example = ["Example:\n", "Examples:\n"].map(|title| said.split_once(title));
+        let (_, example) = example
+            .into_iter()
+            .flatten()
+            .next()
             .unwrap_or_else(|| panic!("{said}"));
         assert!(
             example

@@ -67,6 +67,16 @@ impl Server {
         Self::with(child, said, &line, folder.join(dir))
     }
 
+    /// As [`Self::start`]; when it ends instead, how, and what it said.
+    pub fn try_start(dir: &Path, args: &[&str]) -> Result<Self, (ExitStatus, String)> {
+        let mut child = Self::spawn(&mut trialog(), dir, args);
+        let said = Said::of(child.stderr.take().expect("piped"));
+        match said.wait_for_or_end("address=") {
+            Ok(line) => Ok(Self::with(child, said, &line, dir.to_path_buf())),
+            Err(words) => Err((child.wait().expect("it was our child"), words)),
+        }
+    }
+
     /// As [`Self::start`]; once it listens, nobody reads what it says or prints.
     pub fn start_unread(dir: &Path, args: &[&str]) -> Self {
         let mut child = Self::spawn(&mut trialog(), dir, args);
@@ -260,14 +270,23 @@ impl Said {
 
     /// Waits for a line that holds `words`.
     fn wait_for(&self, words: &str) -> String {
+        let line = self.wait_for_or_end(words);
+        line.unwrap_or_else(|said| panic!("no {words:?} in: {said}"))
+    }
+
+    /// The line with `words`; or all that was said, when nothing more is.
+    fn wait_for_or_end(&self, words: &str) -> Result<String, String> {
         let until = Instant::now() + PATIENCE;
         let mut text = self.text.lock().unwrap();
         loop {
             if let Some(line) = text.0.lines().find(|line| line.contains(words)) {
-                return line.to_owned();
+                return Ok(line.to_owned());
+            }
+            if text.1 {
+                return Err(text.0.clone());
             }
             let left = until.saturating_duration_since(Instant::now());
-            assert!(!text.1 && !left.is_zero(), "no {words:?} in: {}", text.0);
+            assert!(!left.is_zero(), "no {words:?} in: {}", text.0);
             text = self.grown.wait_timeout(text, left).unwrap().0;
         }
     }
