@@ -37,6 +37,8 @@ const TOLD_EACH: u64 = 100_000;
 
 /// Where `replay` sends entries instead of printing them.
 #[derive(Debug, Clone, clap::Args)]
+// Its name must not be that of the arguments that it is among.
+#[group(id = "send")]
 pub struct Args {
     /// Send the entries to this server, into experiments of the same names, which must be there. Each
     /// has its log id as its idempotency key: a run that broke off can be repeated.
