@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
 use super::batch::{Append, Batch};
+use super::blocking::blocking;
 use super::budget::Budget;
 use super::definition::{self, DefinitionFile};
 use super::error::{AppendError, ReadError, StoreError};
@@ -459,7 +460,7 @@ impl Actor {
         let bytes_on_disk = blocking(move || {
             let listed = crate::log::reader::list_segments(&*disk, &dir);
             let listed = listed.map_err(|error| io::Error::other(error.to_string()))?;
-            Ok(listed.iter().map(|segment| segment.len).sum())
+            Ok::<_, io::Error>(listed.iter().map(|segment| segment.len).sum())
         })
         .await?;
         let definition = self.file.definition.clone();
@@ -489,9 +490,7 @@ impl Actor {
     async fn summary(&self) -> Result<LogSummary, ReadError> {
         let view = self.writer.view().clone();
         let disk = self.shared.host.disk.clone();
-        let summary = tokio::task::spawn_blocking(move || view.summary(&*disk)).await;
-        let summary = summary.map_err(|panic| ReadError::Io(io::Error::other(panic)))?;
-        Ok(summary?)
+        blocking(move || Ok(view.summary(&*disk)?)).await
     }
 }
 
@@ -503,12 +502,4 @@ impl Drop for Actor {
             self.shared.journal.poison("an experiment's actor", &error);
         }
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }

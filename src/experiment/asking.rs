@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
 
+use super::blocking::blocking;
 use super::definition::DefinitionFile;
 use super::error::ReadError;
 use super::figures::Figures;
@@ -128,15 +129,13 @@ impl Store {
     async fn definition(&self, slug: &Slug) -> Result<Definition, ReadError> {
         let dir = folder::experiment_dir(self.dir(), slug);
         let disk = self.shared.host.disk.clone();
-        let read = tokio::task::spawn_blocking(move || DefinitionFile::read(&*disk, &dir)).await;
-        match read {
-            Ok(Ok(file)) => Ok(file.definition),
+        match blocking(move || DefinitionFile::read(&*disk, &dir)).await {
+            Ok(file) => Ok(file.definition),
             // It was deleted meanwhile.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(ReadError::UnknownExperiment)
             }
-            Ok(Err(error)) => Err(error.into()),
-            Err(panic) => Err(ReadError::Io(io::Error::other(panic))),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -4,6 +4,7 @@ mod actor;
 mod actor_thread;
 pub mod asking;
 mod batch;
+mod blocking;
 pub mod budget;
 pub mod definition;
 pub mod error;

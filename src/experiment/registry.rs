@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::actor::{Actor, Ended, Message, Shared, Stop};
+use super::blocking::blocking;
 use super::definition::DefinitionFile;
 use super::error::ReadError;
 use super::log_figures::LogFigures;
@@ -167,10 +168,10 @@ impl Registry {
             return Err(ReadError::UnknownExperiment);
         }
         let disk = shared.host.disk.clone();
-        let file = blocking(move || Ok(DefinitionFile::read(&*disk, &dir)?)).await?;
+        let file = blocking(move || DefinitionFile::read(&*disk, &dir)).await?;
         let options = options(slot.incarnation(file.incarnation()?));
         let (host, log_options) = (shared.host.clone(), options.clone());
-        let opened = blocking(move || Ok(open(log_options, host)?)).await?;
+        let opened = blocking(move || Ok::<_, ReadError>(open(log_options, host)?)).await?;
         let news = slot.news.clone();
         let actor = Actor::new(shared.clone(), news, file, options, opened);
         let handle = slot.start(actor, self.mailbox_len, &shared.actors);
@@ -339,12 +340,4 @@ fn tell(done: Option<oneshot::Sender<Result<(), Trouble>>>, result: Result<(), T
     if let Some(done) = done {
         let _gone = done.send(result);
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
-) -> Result<T, ReadError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| Err(ReadError::Io(io::Error::other(panic))))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::blocking::blocking;
 use super::error::ReadError;
 use super::store::Store;
 use crate::fs::{File, read_exact_at};
@@ -143,12 +144,4 @@ impl SegmentDownload {
 fn name_of(segment: &SegmentRef) -> String {
     let name = segment.path().file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
-) -> Result<T, ReadError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| Err(ReadError::Io(io::Error::other(panic))))
 }

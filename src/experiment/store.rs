@@ -14,6 +14,7 @@ use super::actor::{Message, Removal, Shared, Stop};
 use super::actor_thread::ActorThread;
 use super::asking::Turns;
 use super::batch::{Append, Appended};
+use super::blocking::blocking;
 use super::budget::{Budget, BytePermit, OverBudget};
 use super::definition;
 use super::error::{AppendError, ReadError, StoreError};
@@ -262,9 +263,7 @@ impl Store {
     pub async fn get(&self, slug: &Slug, id: LogId) -> Result<Option<Entry>, ReadError> {
         let view = self.handle(slug).await?.view;
         let disk = self.shared.host.disk.clone();
-        let found = tokio::task::spawn_blocking(move || view.get(&*disk, id)).await;
-        let found = found.map_err(|panic| ReadError::Io(io::Error::other(panic)))?;
-        Ok(found?)
+        blocking(move || Ok(view.get(&*disk, id)?)).await
     }
 
     /// An experiment's definition and what its log holds.
@@ -390,7 +389,7 @@ impl Store {
         let closed = blocking(move || {
             shared.sealer.shutdown();
             shared.journal.shutdown();
-            Ok(())
+            Ok::<_, io::Error>(())
         });
         if let Err(error) = closed.await {
             tracing::error!(%error, "shutting down");
@@ -446,14 +445,6 @@ impl Store {
         }
         Ok(handle)
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! How an actor recognizes what was sent before: by idempotency keys.
 
-use std::io;
 use std::sync::Arc;
 
 use tracing::error;
 
 use super::{Actor, Shared};
 use crate::experiment::batch::{Append, Appended};
+use crate::experiment::blocking::blocking;
 use crate::experiment::error::{AppendError, ReadError};
 use crate::experiment::repeats::{Conflict, Known, Repeats};
 use crate::log::index::Keyed;
@@ -96,9 +96,8 @@ async fn load(shared: &Arc<Shared>, view: Arc<LogView>, now_ms: u64) -> Result<R
     let shared = shared.clone();
     let load = move || {
         let memory = shared.repeats_memory.clone();
-        Repeats::load(&view, &*shared.host.disk, shared.window, &memory, now_ms)
+        let repeats = Repeats::load(&view, &*shared.host.disk, shared.window, &memory, now_ms);
+        Ok(repeats?)
     };
-    let loaded = tokio::task::spawn_blocking(load).await;
-    let loaded = loaded.map_err(|panic| ReadError::Io(io::Error::other(panic)))?;
-    Ok(loaded?)
+    blocking(load).await
 }
