@@ -216,7 +216,9 @@ impl Actor {
             match message {
                 Message::Append(append) => {
                     let is_keyed = Self::is_keyed(&append);
-                    if is_keyed && self.has_gathered(&append) {
+                    // What is taken back is so while nothing is gathered, whose keys would be forgotten.
+                    let is_refused = self.in_flight.is_refused();
+                    if is_keyed && (is_refused || self.has_gathered(&append)) {
                         self.commit(std::mem::take(&mut batch), &entries).await;
                         entries.clear();
                         entry_bytes = 0;

@@ -43,6 +43,11 @@ impl InFlight {
         self.count.load(Ordering::Acquire)
     }
 
+    /// Whether something was refused, and is still to be taken back.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Acquire)
+    }
+
     /// What was refused since this was last asked. The actor takes it back before it stages more.
     pub fn take_refusal(&self) -> Option<Refusal> {
         if !self.is_refused.swap(false, Ordering::AcqRel) {

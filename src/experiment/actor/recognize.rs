@@ -20,10 +20,11 @@ impl Actor {
         entries.any(|entry| entry.idempotency.is_some())
     }
 
-    /// Whether what was gathered, and has no ids yet, may be meant by this request.
+    /// Whether what was gathered, and has no ids yet, may be meant by this request. After something was
+    /// taken back nobody knows.
     pub(super) fn has_gathered(&self, append: &Append) -> bool {
         let repeats = self.repeats.as_ref();
-        repeats.is_some_and(|repeats| repeats.has_gathered(&append.entries))
+        repeats.is_none_or(|repeats| repeats.has_gathered(&append.entries))
     }
 
     /// Which of these entries were appended before.
