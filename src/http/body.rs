@@ -36,70 +36,97 @@ pub async fn read(
     len_max: usize,
     state: &AppState,
 ) -> ApiResult<(Bytes, BytePermit)> {
-    let hint = body.size_hint();
-    if hint.lower() > len_max as u64 {
+    let declared = body.size_hint().lower();
+    if declared > len_max as u64 {
         return Err(too_large(len_max));
     }
-    let mut permit = state.store.reserve(hint.lower() as usize)?;
-    let mut covered = hint.lower() as usize;
-    let mut first = Bytes::new();
-    let mut joined = BytesMut::new();
-    loop {
-        let Some(frame) = next_frame(&mut body, state.limits.body_silence_max).await? else {
-            break;
-        };
-        let frame = frame.map_err(|_| {
-            ApiError::new(
-                Code::BodyIncomplete,
-                "the body ended before it was complete",
-            )
-        })?;
-        let Ok(piece) = frame.into_data() else {
-            continue;
-        };
-        let len = first.len() + joined.len() + piece.len();
-        if len > len_max {
-            return Err(too_large(len_max));
-        }
-        if len > covered {
-            permit.try_grow(len - covered)?;
-            covered = len;
-        }
-        if first.is_empty() && joined.is_empty() {
-            first = piece;
-        } else {
-            if joined.is_empty() {
-                joined.reserve(hint.lower() as usize);
-                joined.extend_from_slice(&std::mem::take(&mut first));
-            }
-            joined.extend_from_slice(&piece);
-        }
-    }
-    let body = if !joined.is_empty() {
-        joined.freeze()
-    } else if first.len() <= COPIED_BYTES_MAX {
-        Bytes::copy_from_slice(&first)
-    } else {
-        first
+    let declared = declared as usize;
+    let mut pieces = Pieces {
+        permit: state.store.reserve(declared)?,
+        covered: declared,
+        len_max,
+        first: Bytes::new(),
+        joined: BytesMut::new(),
     };
-    Ok((body, permit))
+    // Most bodies come with their head and in one piece.
+    let here = poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await;
+    match here {
+        Poll::Ready(None) => return Ok(pieces.join()),
+        Poll::Ready(Some(frame)) => pieces.take(frame)?,
+        Poll::Pending => {}
+    }
+    if !body.is_end_stream() {
+        // In a box, so that the future of the others stays small: it is moved for each request.
+        pieces = Box::pin(pieces.take_rest(body, state.limits.body_silence_max)).await?;
+    }
+    Ok(pieces.join())
 }
 
-/// The next piece of the body. Most bodies come with their head, and a timer costs more than to
-/// read them: it is set only when the piece isn't there yet.
-async fn next_frame(
-    body: &mut Incoming,
-    silence_max: Duration,
-) -> ApiResult<Option<Result<Frame<Bytes>, hyper::Error>>> {
-    let here = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
-    if let Poll::Ready(frame) = here {
-        return Ok(frame);
+/// What came of a body so far.
+struct Pieces {
+    permit: BytePermit,
+    /// How many bytes the permit is for.
+    covered: usize,
+    len_max: usize,
+    first: Bytes,
+    /// All pieces, when there are several.
+    joined: BytesMut,
+}
+
+impl Pieces {
+    async fn take_rest(mut self, mut body: Incoming, silence_max: Duration) -> ApiResult<Self> {
+        loop {
+            let silence = tokio::time::timeout(silence_max, body.frame());
+            let frame = silence.await.map_err(|_| {
+                let message = "the body did not come in time";
+                ApiError::new(Code::BodyTimeout, message)
+            })?;
+            match frame {
+                Some(frame) => self.take(frame)?,
+                None => return Ok(self),
+            }
+        }
     }
-    let silence = tokio::time::timeout(silence_max, body.frame());
-    silence.await.map_err(|_| {
-        let message = "the body did not come in time";
-        ApiError::new(Code::BodyTimeout, message)
-    })
+
+    fn take(&mut self, frame: Result<Frame<Bytes>, hyper::Error>) -> ApiResult<()> {
+        let frame = frame.map_err(|_| {
+            let message = "the body ended before it was complete";
+            ApiError::new(Code::BodyIncomplete, message)
+        })?;
+        let Ok(piece) = frame.into_data() else {
+            return Ok(());
+        };
+        let len = self.first.len() + self.joined.len() + piece.len();
+        if len > self.len_max {
+            return Err(too_large(self.len_max));
+        }
+        if len > self.covered {
+            self.permit.try_grow(len - self.covered)?;
+            self.covered = len;
+        }
+        if self.first.is_empty() && self.joined.is_empty() {
+            self.first = piece;
+        } else {
+            if self.joined.is_empty() {
+                self.joined.reserve(self.covered);
+                self.joined
+                    .extend_from_slice(&std::mem::take(&mut self.first));
+            }
+            self.joined.extend_from_slice(&piece);
+        }
+        Ok(())
+    }
+
+    fn join(self) -> (Bytes, BytePermit) {
+        let body = if !self.joined.is_empty() {
+            self.joined.freeze()
+        } else if self.first.len() <= COPIED_BYTES_MAX {
+            Bytes::copy_from_slice(&self.first)
+        } else {
+            self.first
+        };
+        (body, self.permit)
+    }
 }
 
 /// Refuses a declared length over the limit, before anything is read.

@@ -190,9 +190,8 @@ impl Connections {
         let (stream, ambiguity) = Watched::new(stream);
         let life = Life::new();
         let seen = life.clone();
-        let service = service_fn(move |request| {
-            respond(state.clone(), seen.begin(), ambiguity.clone(), request)
-        });
+        let service =
+            service_fn(move |request| respond(state.clone(), seen.begin(), &ambiguity, request));
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = connection.into_owned();
         let led = self.lives.lead(life, connection);

@@ -1,6 +1,7 @@
 //! The pipeline of one request, top to bottom.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -8,14 +9,15 @@ use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response};
 use tracing::{debug, error};
 
+use super::body;
 use super::error::{ApiError, ApiResult, Code};
 use super::framing::Ambiguity;
+use super::handlers::Work;
 use super::life::Working;
 use super::refusal::unknown_experiment;
 use super::reply::{self, Body};
 use super::router::Action;
 use super::server::AppState;
-use super::{body, handlers};
 use crate::model::Slug;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,42 +37,46 @@ pub struct Asked {
 
 /// Answers one request. Every answer, an error's too, names the request's id. Until then its
 /// connection counts as working.
-pub async fn respond(
+pub fn respond(
     state: Arc<AppState>,
     working: Working,
-    ambiguity: Ambiguity,
+    ambiguity: &Ambiguity,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
     let request_id = request_id(&state, &request);
     let is_head = request.method() == Method::HEAD;
-    let mut response = match answer(&state, &ambiguity, request).await {
-        Ok(response) => response,
-        Err(refused) => {
-            log_refusal(&refused, &request_id);
-            refused.into_response()
+    // Before the first wait, so that the future, which is moved for each request, holds little.
+    let work = check(&state, ambiguity, request);
+    async move {
+        let answered = match work {
+            Ok(work) => work.answer(&state).await,
+            Err(refused) => Err(refused),
+        };
+        let mut response = match answered {
+            Ok(response) => response,
+            Err(refused) => {
+                log_refusal(&refused, &request_id);
+                refused.into_response()
+            }
+        };
+        response.headers_mut().insert(REQUEST_ID, request_id);
+        response.body_mut().tell(|| working.pulse());
+        if is_head {
+            response = reply::without_body(response);
         }
-    };
-    response.headers_mut().insert(REQUEST_ID, request_id);
-    response.body_mut().tell(|| working.pulse());
-    if is_head {
-        response = reply::without_body(response);
+        Ok(response)
     }
-    Ok(response)
 }
 
 /// The order of checks is part of the contract: who asks, whether they may, whether it exists,
 /// whether it can be asked so; only then is the body read.
-async fn answer(
-    state: &AppState,
-    ambiguity: &Ambiguity,
-    request: Request<Incoming>,
-) -> ApiResult<Response<Body>> {
+fn check(state: &AppState, ambiguity: &Ambiguity, request: Request<Incoming>) -> ApiResult<Work> {
     let (method, path) = (request.method(), request.uri().path());
     let place = state.router.find(path);
     if let Ok(place) = &place
         && place.is_open()
     {
-        return handlers::status::status(state, place.action(method)?);
+        return Ok(Work::Status(place.action(method)?));
     }
     let principal = state.keyring.authenticate(request.headers())?;
     let place = place?;
@@ -102,7 +108,7 @@ async fn answer(
         id,
         principal,
     };
-    handlers::handle(state, action, asked).await
+    Work::new(state, action, asked)
 }
 
 fn check_framing(ambiguity: &Ambiguity, request: &Request<Incoming>) -> ApiResult<()> {

@@ -1,6 +1,7 @@
 //! `POST /experiment/:slug/log` and `/logs`: the hot path.
 
 use bytes::Bytes;
+use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
@@ -12,7 +13,7 @@ use crate::http::json::{Batch, Shape, parse_batch, parse_entry};
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
 use crate::http::service::{Asked, check_body, check_json_body, slug_of};
-use crate::model::{Durability, LogId, NewEntry};
+use crate::model::{Durability, LogId, NewEntry, Slug};
 
 /// Bodies over this size are checked on a thread where they stall nobody.
 const STALLING_BYTES: usize = 256 << 10;
@@ -21,23 +22,38 @@ const DURABILITY: HeaderName = HeaderName::from_static("trialog-durability");
 /// How many entries of a request were stored before. Not there when none was.
 const REPEATED: HeaderName = HeaderName::from_static("trialog-repeated");
 
-/// Appends one entry and answers its id once it is durable.
-pub async fn one(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
-    let len_max = state.limits.body_bytes_max;
-    check_json_body(&asked, len_max)?;
-    let keys = Keys::of_entry(asked.request.headers())?;
-    let slug = slug_of(&asked)?.clone();
-    let (body, permit) = body::read(asked.request.into_body(), len_max, state).await?;
-    let (entry, permit) = check(body, keys, permit).await?;
-    let appended = state.store.append_batch(&slug, vec![entry], permit).await?;
-    let id = appended.ids.first().ok_or(AppendError::Failed)?;
+/// One entry to append.
+pub struct One {
+    slug: Slug,
+    keys: Keys,
+    body: Incoming,
+}
 
-    const BEGIN: &[u8] = br#"{"success":true,"logId":""#;
-    let mut text = Vec::with_capacity(BEGIN.len() + LogId::TEXT_LEN + 2);
-    text.extend_from_slice(BEGIN);
-    text.extend_from_slice(id.encode(&mut [0; LogId::TEXT_LEN]).as_bytes());
-    text.extend_from_slice(b"\"}");
-    Ok(acknowledged(state, text, &appended))
+impl One {
+    /// The entry that is sent, if it can be one by its headers.
+    pub fn new(state: &AppState, asked: Asked) -> ApiResult<Self> {
+        check_json_body(&asked, state.limits.body_bytes_max)?;
+        let keys = Keys::of_entry(asked.request.headers())?;
+        let slug = slug_of(&asked)?.clone();
+        let body = asked.request.into_body();
+        Ok(Self { slug, keys, body })
+    }
+
+    /// Appends it and answers its id once it is durable.
+    pub async fn append(self, state: &AppState) -> ApiResult<Response<Body>> {
+        let (body, permit) = body::read(self.body, state.limits.body_bytes_max, state).await?;
+        let (entry, permit) = check(body, self.keys, permit).await?;
+        let appended = state.store.append_batch(&self.slug, vec![entry], permit);
+        let appended = appended.await?;
+        let id = appended.ids.first().ok_or(AppendError::Failed)?;
+
+        const BEGIN: &[u8] = br#"{"success":true,"logId":""#;
+        let mut text = Vec::with_capacity(BEGIN.len() + LogId::TEXT_LEN + 2);
+        text.extend_from_slice(BEGIN);
+        text.extend_from_slice(id.encode(&mut [0; LogId::TEXT_LEN]).as_bytes());
+        text.extend_from_slice(b"\"}");
+        Ok(acknowledged(state, text, &appended))
+    }
 }
 
 /// Appends all entries of a batch or none.

@@ -19,23 +19,39 @@ use super::router::Action;
 use super::server::AppState;
 use super::service::Asked;
 
-/// Does what is asked.
-pub async fn handle(state: &AppState, action: Action, asked: Asked) -> ApiResult<Response<Body>> {
-    match action {
-        Action::Append => append::one(state, asked).await,
-        // On the heap, so that the future of an append, which is moved for each, stays small.
-        action => Box::pin(handle_others(state, action, asked)).await,
+/// What is to be done for a request that passed the checks.
+pub enum Work {
+    /// Tell how the server is.
+    Status(Action),
+    /// Append one entry: the hot path.
+    Append(append::One),
+    /// Anything else. In a box, so that an append stays small.
+    Other(Action, Box<Asked>),
+}
+
+impl Work {
+    /// The work of a request. What can be refused before its body is read is refused here.
+    pub fn new(state: &AppState, action: Action, asked: Asked) -> ApiResult<Self> {
+        match action {
+            Action::Append => append::One::new(state, asked).map(Self::Append),
+            action => Ok(Self::Other(action, Box::new(asked))),
+        }
+    }
+
+    /// Does it.
+    pub async fn answer(self, state: &AppState) -> ApiResult<Response<Body>> {
+        match self {
+            Self::Status(action) => status::status(state, action),
+            Self::Append(one) => one.append(state).await,
+            Self::Other(action, asked) => Box::pin(handle(state, action, *asked)).await,
+        }
     }
 }
 
-async fn handle_others(
-    state: &AppState,
-    action: Action,
-    asked: Asked,
-) -> ApiResult<Response<Body>> {
+async fn handle(state: &AppState, action: Action, asked: Asked) -> ApiResult<Response<Body>> {
     match action {
         Action::Health | Action::Ready => status::status(state, action),
-        Action::Append => append::one(state, asked).await,
+        Action::Append => append::One::new(state, asked)?.append(state).await,
         Action::AppendBatch => append::batch(state, asked).await,
         Action::GetEntry => entry::get(state, asked).await,
         Action::QueryLogs => logs::query(state, asked).await,
