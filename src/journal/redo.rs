@@ -108,6 +108,11 @@ impl<'a> Plan<'a> {
         plan
     }
 
+    /// Whether the journal holds no batch, and no damage.
+    pub fn is_empty(&self) -> bool {
+        self.last_batch == 0 && self.damages.is_empty()
+    }
+
     /// What the journal says about one segment.
     pub fn segment(&self, id: &SegmentId) -> Option<&SegmentPlan<'a>> {
         let (_, plan) = self.segments.get(*self.by_id.get(id)?)?;

@@ -130,9 +130,13 @@ impl Source {
             store_id = read_store_id(&*disk, dir)?;
             if let Some(store_id) = store_id {
                 // Before the segments: what leaves the journal meanwhile is in them then.
-                let (laps, mut damages) =
+                let (mut laps, mut damages) =
                     read_laps(&*disk, &journal_dir(dir), store_id, Purpose::Look)?;
                 damages.extend(missing_journals(&*disk, dir)?);
+                if Plan::read(&laps, &damages).is_empty() {
+                    // As after a clean end: all the memory of two laps for nothing.
+                    laps.clear();
+                }
                 journal = Some(JournalView { laps, damages });
             }
         }

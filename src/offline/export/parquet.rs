@@ -26,7 +26,7 @@ use super::row::Row;
 use super::{Exporter, Replayed};
 
 /// A row group is full with so many bytes, before they are compressed.
-const GROUP_BYTES: usize = 12 << 20;
+const GROUP_BYTES: usize = 6 << 20;
 /// zstd's own scale; above 1 it is the compression that takes most of the time.
 const ZSTD_LEVEL: i32 = 1;
 
