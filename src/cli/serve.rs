@@ -89,8 +89,8 @@ pub struct Args {
         value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     idempotency_entries: u32,
     /// With less than this free on the disk, entries are answered 507.
-    #[arg(long, env = "TRIALOG_FREE_BYTES", value_name = "BYTES", default_value_t = 256 << 20)]
-    free_bytes: u64,
+    #[arg(long, env = "TRIALOG_MIN_FREE", value_name = "BYTES", default_value_t = 256 << 20)]
+    min_free: u64,
     /// Connections at the same time; further ones wait.
     #[arg(long, env = "TRIALOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -213,7 +213,7 @@ fn store_options(args: &Args) -> StoreOptions {
         mailbox_len: args.mailbox as usize,
         inflight_bytes: usize::try_from(args.inflight_bytes).unwrap_or(usize::MAX),
         idle_timeout: Duration::from_secs(args.idle_timeout),
-        free_bytes_min: args.free_bytes,
+        free_bytes_min: args.min_free,
         window: Window {
             age: Duration::from_secs(args.idempotency_window),
             entries_max: args.idempotency_entries as usize,
