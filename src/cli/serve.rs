@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::{Outcome, child, output};
 use crate::auth::{Keyring, check_own_key};
 use crate::experiment::repeats::Window;
-use crate::experiment::{Store, StoreOptions};
+use crate::experiment::{Store, StoreOptions, keep_retaining};
 use crate::fs::{Host, real, replace_file};
 use crate::http::{AppState, Limits, serve};
 use crate::model::{Definition, Durability, Slug, Variant};
@@ -91,6 +91,10 @@ pub struct Args {
     /// With less than this free on the disk, entries are answered 507.
     #[arg(long, env = "TRIALOG_MIN_FREE", value_name = "BYTES", default_value_t = 256 << 20)]
     min_free: u64,
+    /// Seconds between two looks for what no experiment's retention keeps any more.
+    #[arg(long, env = "TRIALOG_RETENTION_INTERVAL", value_name = "SECONDS", default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    retention_interval: u64,
     /// Connections at the same time; further ones wait.
     #[arg(long, env = "TRIALOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -184,7 +188,10 @@ async fn run_server(args: Args) -> Result<Outcome> {
         }
         info!("shutting down");
     };
+    let interval = Duration::from_secs(args.retention_interval);
+    let retaining = tokio::spawn(keep_retaining(state.store.clone(), interval));
     serve(listener, state.clone(), shutdown).await;
+    retaining.abort();
     state.store.shutdown().await;
     info!("bye");
     Ok(Outcome::Done)

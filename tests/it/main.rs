@@ -55,6 +55,7 @@ mod real_entries;
 mod repeats;
 mod replay_to;
 mod report;
+mod retention;
 mod rig;
 mod rot;
 mod rules;
