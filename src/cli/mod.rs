@@ -1,6 +1,7 @@
 //! The command line: one small file for each subcommand, glue only. Data goes to stdout, words to
 //! stderr.
 
+mod backup;
 mod bench;
 mod child;
 mod client;
@@ -48,6 +49,7 @@ enum Command {
     Tail(tail::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
+    Backup(backup::Args),
     Bench(Box<bench::Args>),
     #[command(hide = true)]
     Noop(noop::Args),
@@ -73,6 +75,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Tail(args) => tail::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Backup(args) => backup::run(args),
         Command::Bench(args) => bench::run(*args),
         Command::Noop(args) => noop::run(args),
     };

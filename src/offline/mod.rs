@@ -4,6 +4,7 @@
 //! What a killed or running server has acknowledged may be in its journal only; it is laid over
 //! the segments' bytes in memory.
 
+pub mod backup;
 pub mod export;
 pub mod repair;
 pub mod replay;

@@ -132,8 +132,8 @@ impl Schedule {
 impl Step {
     fn random(rng: &mut Rng) -> Self {
         let which = rng.usize(..NAMES.len());
-        match rng.u8(..49) {
-            46..=48 => Self::Retain {
+        match rng.u8(..47) {
+            46 => Self::Retain {
                 which,
                 limits: Limits {
                     bytes_max: Some(rng.u64(..8192)).filter(|bytes| bytes % 4 != 0),
