@@ -14,7 +14,6 @@ use wildmatch::WildMatch;
 use super::keyfile::{self, KeyRecord};
 use super::{AuthError, Principal, Scope};
 use crate::entry_json::rfc3339_ms;
-use crate::experiment::folder::KEYS_FILE;
 use crate::fs::Host;
 
 /// How many keys there may be.
@@ -107,7 +106,7 @@ struct Key {
 impl Keyring {
     /// Reads the keys of the store in `dir`; says whether there was a key file.
     pub fn open(host: &Host, dir: &Path) -> Result<(Self, bool), KeyringError> {
-        let path = dir.join(KEYS_FILE);
+        let path = dir.join("keys.json");
         let bad = |error: &dyn std::fmt::Display| {
             KeyringError::BadFile(format!(
                 "{} can't be read ({error}): restore it, or remove it to begin with a new admin key",

@@ -5,6 +5,7 @@ mod backup;
 mod bench;
 mod child;
 mod client;
+mod completions;
 mod events;
 mod experiment;
 mod inspect;
@@ -17,6 +18,7 @@ mod replay;
 mod report;
 mod send;
 mod serve;
+mod supervisor;
 mod tail;
 mod verify;
 
@@ -51,6 +53,8 @@ enum Command {
     Inspect(inspect::Args),
     Backup(backup::Args),
     Bench(Box<bench::Args>),
+    Completions(completions::Args),
+    Man(completions::ManArgs),
     #[command(hide = true)]
     Noop(noop::Args),
 }
@@ -77,6 +81,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Bench(args) => bench::run(*args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => completions::man(args),
         Command::Noop(args) => noop::run(args),
     };
     match result {

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
+use super::supervisor::Supervisor;
 use super::{Outcome, child, output};
 use crate::auth::{Keyring, check_own_key};
 use crate::experiment::repeats::Window;
@@ -179,6 +180,9 @@ async fn run_server(args: Args) -> Result<Outcome> {
         true => child::tell(address)?,
         false => greet(&state, &args.data, address),
     }
+    let supervisor = Supervisor::from_environment();
+    supervisor.tell("READY=1");
+    let watched = tokio::spawn(supervisor.clone().keep_alive());
 
     let shutdown = async {
         tokio::select! {
@@ -192,7 +196,9 @@ async fn run_server(args: Args) -> Result<Outcome> {
     let retaining = tokio::spawn(keep_retaining(state.store.clone(), interval));
     serve(listener, state.clone(), shutdown).await;
     retaining.abort();
+    supervisor.tell("STOPPING=1");
     state.store.shutdown().await;
+    watched.abort();
     info!("bye");
     Ok(Outcome::Done)
 }

@@ -100,7 +100,7 @@ pub fn check(definition: &Definition) -> Result<(), String> {
     }
     if let Some(retention) = &definition.retention {
         let age = retention.max_age.as_deref();
-        if !age.is_none_or(|age| age_ms(age).is_some()) {
+        if age.is_some_and(|age| age_ms(age).is_none()) {
             return Err("retention: maxAge is a number and s, m, h, d or w, such as 90d".into());
         }
         if retention.max_bytes == Some(0) {

@@ -37,8 +37,6 @@ const SET_ASIDE: &str = ".damaged-";
 
 /// The file that makes a folder a store.
 pub const FORMAT_FILE: &str = "FORMAT";
-/// The file of the store's keys.
-pub const KEYS_FILE: &str = "keys.json";
 const EXPERIMENTS_DIR: &str = "experiments";
 /// How the folder of an experiment that is being made or removed begins; no slug does.
 const UNFINISHED_PREFIX: char = '.';

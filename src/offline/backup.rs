@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+
 use super::source::{OfflineError, Source};
 use crate::experiment::definition::{DEFINITION_FILE, DefinitionFile};
 use crate::experiment::folder::{
-    FORMAT_FILE, KEYS_FILE, LOCK_FILE, experiment_dir, experiments_dir, read_store_id,
+    FORMAT_FILE, LOCK_FILE, experiment_dir, experiments_dir, read_store_id,
 };
 use crate::fs::{
     Access, Disk, File, Host, LockGuard, naming, parent, read_exact_at, read_small, replace_file,
@@ -23,6 +25,8 @@ use crate::model::{Durability, Slug};
 
 /// What a copy that isn't whole has behind its name.
 const UNFINISHED: &str = ".unfinished";
+/// What is in it is copied as it is.
+const KEYS_FILE: &str = "keys.json";
 const SMALL_FILE_MAX: u64 = 64 << 20;
 const COPY_BYTES: usize = 1 << 20;
 /// The journal of the copy is empty.
@@ -149,18 +153,29 @@ impl Target {
             return Err(BackupError::InTheWay(dir));
         }
         let lock_path = dir.join(LOCK_FILE);
-        let lock = disk.lock(&lock_path).map_err(naming(&lock_path))?;
-        let lock = lock.ok_or_else(|| BackupError::Busy(dir.clone()))?;
+        let lock = match disk.lock(&lock_path) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Err(BackupError::Busy(dir)),
+            Err(error) => {
+                remove_if_possible(disk, &dir);
+                return Err(naming(&lock_path)(error).into());
+            }
+        };
         let target = Self {
             host: host.clone(),
             dir,
             _lock: lock,
         };
-        target.clear()?;
         let experiments = experiments_dir(&target.dir);
-        disk.create_dir(&experiments)
-            .map_err(naming(&experiments))?;
-        Ok(target)
+        let cleared = target.clear();
+        let made = cleared.and_then(|()| disk.create_dir(&experiments));
+        match made.map_err(naming(&experiments)) {
+            Ok(()) => Ok(target),
+            Err(error) => {
+                target.clear_away();
+                Err(error.into())
+            }
+        }
     }
 
     /// Removes all but the lock.
@@ -175,11 +190,9 @@ impl Target {
     }
 
     /// The disk may have no room for half a copy. What can't be removed is no store: the next one does.
-    fn clear_away(self) {
-        let cleared = self.clear().is_ok();
-        if cleared {
-            let removed = remove(&*self.host.disk, &self.dir, true);
-            tracing::debug!(?removed, "a copy that isn't whole");
+    fn clear_away(&self) {
+        if self.clear().is_ok() {
+            remove_if_possible(&*self.host.disk, &self.dir);
         }
     }
 
@@ -436,6 +449,12 @@ fn remove(disk: &dyn Disk, path: &Path, is_dir: bool) -> io::Result<()> {
         remove(disk, &path.join(&entry.name), entry.is_dir)?;
     }
     disk.remove_dir(path).map_err(naming(path))
+}
+
+fn remove_if_possible(disk: &dyn Disk, dir: &Path) {
+    if let Err(error) = remove(disk, dir, true) {
+        debug!(%error, "what isn't whole stays, and is no store");
+    }
 }
 
 fn write_new(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {

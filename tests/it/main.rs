@@ -67,6 +67,7 @@ mod starting;
 mod stats_expected;
 mod stats_real;
 mod store;
+mod supervised;
 mod tail;
 mod tidy;
 mod torn;
