@@ -121,11 +121,13 @@ fn may_be_due(
     Ok(is_past || limits.is_over(bytes) || !listing.leftovers.is_empty())
 }
 
-/// Drops what is due now and then; never ends.
+/// Drops what is due, each time that so long has passed; never ends. Not at once: whoever starts a server on
+/// an old backup can say first what is to be kept.
 pub async fn keep_retaining(store: Arc<Store>, interval: Duration) {
     let begin = Instant::now();
     let mut watch = ClockWatch::new(store.now_ms());
-    let mut ticks = tokio::time::interval(interval);
+    let first = tokio::time::Instant::now() + interval;
+    let mut ticks = tokio::time::interval_at(first, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

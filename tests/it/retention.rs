@@ -403,3 +403,30 @@ async fn a_damaged_mark_is_found_and_costs_no_entry() {
         (&ids[dropped.entries as usize..], 0)
     );
 }
+
+#[tokio::test]
+async fn behind_what_was_dropped_nothing_is_given_again_though_the_last_segment_is_lost() {
+    let mut scene = Scene::new();
+    let store = scene.open();
+    let one = slug("one");
+    let definition = definition(&["A"], Some("1d"), None);
+    store.define(&one, definition).await.unwrap();
+    let ids = fill(&store, "A", 12).await;
+    scene.pass(DAY_MS + 1);
+    let dropped = store.retain(scene.now_ms).await;
+    store.shutdown().await;
+    drop(store);
+    let [last] = &scene.files()[..] else {
+        panic!("one is left")
+    };
+    let disk = scene.machine.host().disk;
+    disk.remove_file(&scene.dir().join(last)).unwrap();
+    let store = scene.open();
+    let id = put(&store, entry("A", 50, 10)).await;
+    assert!(id > ids[dropped.entries as usize - 1]);
+    assert!(store.get(&one, id).await.unwrap().is_some());
+    store.shutdown().await;
+    drop(store);
+    let (found, _) = replay_of(&scene.machine, &scene.dir());
+    assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [id]);
+}
