@@ -78,7 +78,7 @@
 //! | `bench` | the load generator: measures a server, and audits it | the server's insides: it asks it over sockets, and reads its files with [`offline`] |
 //! | [`http`] | requests in, answers out | files: neither [`log`] nor [`journal`] nor [`fs`] |
 //! | [`auth`] | whose request it is, and what it may do; the key file | experiments, logs |
-//! | [`offline`] | replay, verify, repair and inspect from files alone | HTTP, a runtime |
+//! | [`offline`] | replay, verify, repair, backup and inspect from files alone | HTTP, a runtime |
 //! | [`experiment`] | the store, and an actor for each experiment in use: the only place where async meets the log | HTTP, keys |
 //! | [`journal`] | what makes a group of entries durable; redo; checkpoints | experiments, a runtime |
 //! | [`mod@log`] | frames, segments, their index, readers and the writer | the journal, a runtime |

@@ -257,6 +257,19 @@ pub struct Description {
     pub segment_count: u64,
     /// The newest entry's id and time of receipt (milliseconds since 1970).
     pub last_entry: Option<(LogId, u64)>,
+    /// What retention has dropped of its log.
+    pub dropped: DroppedCount,
+}
+
+/// How much was dropped of a log since it was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct DroppedCount {
+    /// Segments.
+    pub segments: u64,
+    /// Their entries.
+    pub entries: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
 }
 
 /// What an acknowledgement means.

@@ -1,6 +1,6 @@
 //! Asking a running server, for the commands that go through its API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow};
 use http_body_util::{BodyExt, Full};
@@ -109,6 +109,11 @@ impl Server {
             .body(Full::new(Bytes::from(bytes)))
             .context("the API key can't be sent: it has characters that a header can't")?;
         Ok(sender.send_request(request).await?)
+    }
+
+    /// The store's folder, if it is on this machine.
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     fn key(&self) -> Result<String> {

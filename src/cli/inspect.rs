@@ -8,10 +8,12 @@ use anyhow::Result;
 use super::Outcome;
 use crate::entry_json::rfc3339_ms;
 use crate::experiment::figures;
-use crate::fs::real;
+use crate::fs::{parent, real};
+use crate::log::dropped::DropMark;
 use crate::log::reader::{EndHint, Segment};
 use crate::log::record::Record;
 use crate::log::scan::{End, Found};
+use crate::model::DroppedCount;
 
 /// Show a segment's header, frames and footer.
 #[derive(Debug, clap::Args)]
@@ -29,13 +31,19 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<Outcome> {
     let segment = Segment::open(&*real::host().disk, &args.file, EndHint::Unknown)?;
-    match show(&segment, args.frames, &mut io::stdout().lock()) {
+    let mark = DropMark::read(&*real::host().disk, &parent(&args.file))?;
+    match show(&segment, &mark, args.frames, &mut io::stdout().lock()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(Outcome::Done),
     }
 }
 
-fn show(segment: &Segment, frame_count_max: usize, out: &mut impl Write) -> io::Result<()> {
+fn show(
+    segment: &Segment,
+    mark: &DropMark,
+    frame_count_max: usize,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let header = &segment.header;
     writeln!(out, "experiment      {}", header.slug)?;
     writeln!(out, "incarnation     {:016x}", header.incarnation)?;
@@ -51,6 +59,16 @@ fn show(segment: &Segment, frame_count_max: usize, out: &mut impl Write) -> io::
     if let Some(previous) = header.previous {
         let (end, last) = (previous.frames_end, previous.last_sequence);
         writeln!(out, "before it       ends at {end}, with sequence {last}")?;
+    }
+    if let Some(dropped) = mark.known() {
+        let DroppedCount {
+            segments, entries, ..
+        } = dropped.count();
+        let through = dropped.through_number;
+        writeln!(
+            out,
+            "dropped         up to number {through}: {segments} segments, {entries} entries"
+        )?;
     }
     let certainty = match segment.end {
         End::Known => "known",

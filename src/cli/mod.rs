@@ -1,9 +1,11 @@
 //! The command line: one small file for each subcommand, glue only. Data goes to stdout, words to
 //! stderr.
 
+mod backup;
 mod bench;
 mod child;
 mod client;
+mod completions;
 mod events;
 mod experiment;
 mod inspect;
@@ -16,6 +18,7 @@ mod replay;
 mod report;
 mod send;
 mod serve;
+mod supervisor;
 mod tail;
 mod verify;
 
@@ -48,7 +51,10 @@ enum Command {
     Tail(tail::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
+    Backup(backup::Args),
     Bench(Box<bench::Args>),
+    Completions(completions::Args),
+    Man(completions::ManArgs),
     #[command(hide = true)]
     Noop(noop::Args),
 }
@@ -73,7 +79,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Tail(args) => tail::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Backup(args) => backup::run(args),
         Command::Bench(args) => bench::run(*args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => completions::man(args),
         Command::Noop(args) => noop::run(args),
     };
     match result {

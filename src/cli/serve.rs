@@ -13,10 +13,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
+use super::supervisor::Supervisor;
 use super::{Outcome, child, output};
 use crate::auth::{Keyring, check_own_key};
 use crate::experiment::repeats::Window;
-use crate::experiment::{Store, StoreOptions};
+use crate::experiment::{Store, StoreOptions, keep_retaining};
 use crate::fs::{Host, real, replace_file};
 use crate::http::{AppState, Limits, serve};
 use crate::model::{Definition, Durability, Slug, Variant};
@@ -89,8 +90,12 @@ pub struct Args {
         value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     idempotency_entries: u32,
     /// With less than this free on the disk, entries are answered 507.
-    #[arg(long, env = "TRIALOG_FREE_BYTES", value_name = "BYTES", default_value_t = 256 << 20)]
-    free_bytes: u64,
+    #[arg(long, env = "TRIALOG_MIN_FREE", value_name = "BYTES", default_value_t = 256 << 20)]
+    min_free: u64,
+    /// Seconds between two looks for what no experiment's retention keeps any more.
+    #[arg(long, env = "TRIALOG_RETENTION_INTERVAL", value_name = "SECONDS", default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    retention_interval: u64,
     /// Connections at the same time; further ones wait.
     #[arg(long, env = "TRIALOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -175,6 +180,9 @@ async fn run_server(args: Args) -> Result<Outcome> {
         true => child::tell(address)?,
         false => greet(&state, &args.data, address),
     }
+    let supervisor = Supervisor::from_environment();
+    supervisor.tell("READY=1");
+    let watched = tokio::spawn(supervisor.clone().keep_alive());
 
     let shutdown = async {
         tokio::select! {
@@ -184,8 +192,13 @@ async fn run_server(args: Args) -> Result<Outcome> {
         }
         info!("shutting down");
     };
+    let interval = Duration::from_secs(args.retention_interval);
+    let retaining = tokio::spawn(keep_retaining(state.store.clone(), interval));
     serve(listener, state.clone(), shutdown).await;
+    retaining.abort();
+    supervisor.tell("STOPPING=1");
     state.store.shutdown().await;
+    watched.abort();
     info!("bye");
     Ok(Outcome::Done)
 }
@@ -213,7 +226,7 @@ fn store_options(args: &Args) -> StoreOptions {
         mailbox_len: args.mailbox as usize,
         inflight_bytes: usize::try_from(args.inflight_bytes).unwrap_or(usize::MAX),
         idle_timeout: Duration::from_secs(args.idle_timeout),
-        free_bytes_min: args.free_bytes,
+        free_bytes_min: args.min_free,
         window: Window {
             age: Duration::from_secs(args.idempotency_window),
             entries_max: args.idempotency_entries as usize,

@@ -45,6 +45,12 @@ pub fn run(args: Args) -> Result<Outcome> {
             report.byte_count,
             report.findings.len()
         ));
+        if report.dropped_segments > 0 {
+            let (segments, entries) = (report.dropped_segments, report.dropped_entries);
+            output::words(format_args!(
+                "{segments} segments with {entries} entries were dropped by retention"
+            ));
+        }
         if report.torn_bytes > 0 {
             let bytes = report.torn_bytes;
             output::words(format_args!(

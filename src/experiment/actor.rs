@@ -2,6 +2,7 @@
 
 mod around;
 mod recognize;
+mod retain;
 
 use std::collections::HashSet;
 use std::io;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::batch::{Append, Batch};
 use super::blocking::blocking;
@@ -19,14 +20,16 @@ use super::error::{AppendError, ReadError, StoreError};
 use super::inflight::InFlight;
 use super::news::News;
 use super::repeats::{self, Repeats, Window};
+use super::retention::KnownLimits;
 use super::sealer::Sealer;
 use crate::fs::Host;
 use crate::journal::{CommitError, Group, IfFull, Journal, JournalHealth, Mark};
+use crate::log::dropped::DropMark;
 use crate::log::open::OpenedLog;
 use crate::log::segment_file::Trouble;
 use crate::log::view::{LogSummary, LogView};
 use crate::log::writer::{LogOptions, LogWriter};
-use crate::model::{Definition, Description, NewEntry, VARIANTS_MAX, VariantCount};
+use crate::model::{Definition, Description, DroppedCount, NewEntry, VARIANTS_MAX, VariantCount};
 
 /// Messages taken from the mailbox at once.
 const MESSAGES_MAX: usize = 512;
@@ -48,6 +51,13 @@ pub enum Message {
         Box<Definition>,
         oneshot::Sender<Result<Description, StoreError>>,
     ),
+    /// Drop what the retention says. Says what was dropped.
+    Retain {
+        /// What time it is, in milliseconds since 1970.
+        now_ms: u64,
+        /// Told what came of it.
+        reply: oneshot::Sender<Result<DroppedCount, StoreError>>,
+    },
     /// Stop for good.
     Stop(Stop),
 }
@@ -83,10 +93,19 @@ pub struct Shared {
     pub repeats_memory: Budget,
 }
 
+/// Whom an actor tells what.
+pub struct Told {
+    /// Those who follow the experiment: that there is more.
+    pub news: Arc<News>,
+    /// The retention: how much is kept.
+    pub limits: Arc<KnownLimits>,
+}
+
 /// The actor.
 pub struct Actor {
     shared: Arc<Shared>,
     news: Arc<News>,
+    limits: Arc<KnownLimits>,
     file: DefinitionFile,
     options: LogOptions,
     writer: LogWriter,
@@ -109,7 +128,7 @@ impl Actor {
     /// The actor of an experiment whose log was opened.
     pub fn new(
         shared: Arc<Shared>,
-        news: Arc<News>,
+        told: Told,
         file: DefinitionFile,
         options: LogOptions,
         opened: OpenedLog,
@@ -123,12 +142,20 @@ impl Actor {
         for unreadable in &opened.unreadable {
             error!(experiment = %options.slug, "{unreadable}: left as it is");
         }
+        if let DropMark::Damaged(error) = &opened.mark {
+            let slug = &options.slug;
+            error!(experiment = %slug, "what was dropped of its log can't be read: {error}");
+        }
+        if let Some(error) = &opened.not_unlinked {
+            warn!(experiment = %options.slug, %error, "what was dropped is still there");
+        }
         for closed in opened.unsealed {
             shared.sealer.seal(closed, options.incarnation.clone());
         }
         Self {
             shared,
-            news,
+            news: told.news,
+            limits: told.limits,
             file,
             options,
             writer: opened.writer,
@@ -250,6 +277,9 @@ impl Actor {
                 }
                 Message::Define(definition, reply) => {
                     let _gone = reply.send(self.define(*definition).await);
+                }
+                Message::Retain { now_ms, reply } => {
+                    let _gone = reply.send(self.retain(now_ms).await);
                 }
                 Message::Stop(stop) => stopped = Some(stop),
             }
@@ -452,6 +482,7 @@ impl Actor {
             .map_err(StoreError::of)?;
         written.map_err(StoreError::of)?;
         self.file = file;
+        self.limits.set(definition::limits(&self.file.definition));
         info!(experiment = %self.options.slug, "definition changed");
         Ok(self.describe().await?)
     }
@@ -486,6 +517,10 @@ impl Actor {
             bytes_on_disk,
             segment_count: summary.segment_count,
             last_entry: summary.last,
+            dropped: self
+                .view()
+                .dropped()
+                .map_or_else(Default::default, |dropped| dropped.count()),
         })
     }
 

@@ -20,7 +20,7 @@ use crate::log::frozen::Frozen;
 use crate::log::index::variant_key_of;
 use crate::log::select::{Order, Selection};
 use crate::log::view::LogView;
-use crate::model::{Definition, Slug};
+use crate::model::{Definition, DroppedCount, Slug};
 use crate::stats::question::{QuestionError, Take};
 use crate::stats::{Answer, Entries, Question, Summary};
 
@@ -52,6 +52,8 @@ pub struct Overview {
     pub definition: Definition,
     /// Its entries and their metrics, and the damage that was met.
     pub figures: Figures,
+    /// What retention has dropped: they leave it out.
+    pub dropped: DroppedCount,
 }
 
 /// A report, or several.
@@ -80,11 +82,17 @@ impl Store {
     pub async fn overview(&self, slug: &Slug) -> Result<Overview, ReadError> {
         let asked = self.asked(slug).await?;
         let definition = self.definition(slug).await?;
-        let ask = |mut asked: Asked| asked.figures();
-        let figures = in_turn(&self.turns.summaries, asked, ask).await??;
+        let ask = |mut asked: Asked| {
+            let figures = asked.figures()?;
+            let dropped = asked.view.dropped();
+            let dropped = dropped.map_or_else(DroppedCount::default, |dropped| dropped.count());
+            Ok::<_, ReadError>((figures, dropped))
+        };
+        let (figures, dropped) = in_turn(&self.turns.summaries, asked, ask).await??;
         Ok(Overview {
             definition,
             figures,
+            dropped,
         })
     }
 

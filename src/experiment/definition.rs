@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::folder::STORE_FORMAT;
 use crate::fs::{Disk, read_small, replace_file};
 use crate::json_file;
+use crate::log::expiry::Limits;
 use crate::model::{Definition, Slug, VARIANT_KEY_BYTES_MAX, VARIANTS_MAX};
 
 /// The name of the file.
@@ -98,7 +99,8 @@ pub fn check(definition: &Definition) -> Result<(), String> {
         return Err("at most one variant is the control".into());
     }
     if let Some(retention) = &definition.retention {
-        if !retention.max_age.as_deref().is_none_or(is_age) {
+        let age = retention.max_age.as_deref();
+        if age.is_some_and(|age| age_ms(age).is_none()) {
             return Err("retention: maxAge is a number and s, m, h, d or w, such as 90d".into());
         }
         if retention.max_bytes == Some(0) {
@@ -118,22 +120,32 @@ pub fn check(definition: &Definition) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether `text` is a positive whole number and a unit, without a sign, a space or a fraction.
-fn is_age(text: &str) -> bool {
+/// How much of its log an experiment keeps; `None` for all.
+pub fn limits(definition: &Definition) -> Option<Limits> {
+    let retention = definition.retention.as_ref()?;
+    let limits = Limits {
+        age_ms_max: retention.max_age.as_deref().and_then(age_ms),
+        bytes_max: retention.max_bytes,
+    };
+    (limits != Limits::default()).then_some(limits)
+}
+
+/// The milliseconds of a positive whole number and a unit, without a sign, a space or a fraction.
+fn age_ms(text: &str) -> Option<u64> {
     let seconds = match text.as_bytes().last() {
         Some(b's') => 1,
         Some(b'm') => 60,
         Some(b'h') => 3_600,
         Some(b'd') => 86_400,
         Some(b'w') => 604_800,
-        _ => return false,
+        _ => return None,
     };
     let digits = text.get(..text.len() - 1).unwrap_or_default();
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
     // What a clock in milliseconds can still count.
     let count = digits.parse::<u64>().unwrap_or(0);
-    let age_ms = count.checked_mul(seconds * 1_000);
-    is_number && age_ms.is_some_and(|age_ms| age_ms > 0)
+    let age_ms = count.checked_mul(seconds * 1_000)?;
+    (is_number && age_ms > 0).then_some(age_ms)
 }
 
 #[cfg(test)]

@@ -35,7 +35,8 @@ pub const OLDER_JOURNAL: &str = "the journal is older than this segment: nothing
 /// What the names of journal files that were set aside have behind their own.
 const SET_ASIDE: &str = ".damaged-";
 
-const FORMAT_FILE: &str = "FORMAT";
+/// The file that makes a folder a store.
+pub const FORMAT_FILE: &str = "FORMAT";
 const EXPERIMENTS_DIR: &str = "experiments";
 /// How the folder of an experiment that is being made or removed begins; no slug does.
 const UNFINISHED_PREFIX: char = '.';

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::figures::{self, Figures};
 use crate::fs::Disk;
 use crate::log::cursor::Met;
+use crate::log::dropped::was_dropped;
 use crate::log::frozen::{Frozen, FrozenSegment, LiveSegment};
 use crate::log::index::variant_key_of;
 use crate::log::reader::SegmentError;
@@ -58,7 +59,10 @@ impl LogFigures {
                     damage_count: 1,
                     ..Figures::default()
                 },
-                FrozenSegment::Closed(closed) => figures::of(&closed.open(&**disk)?),
+                FrozenSegment::Closed(closed) => match closed.open(&**disk) {
+                    Err(error) if was_dropped(&**disk, &error) => Figures::default(),
+                    opened => figures::of(&opened?),
+                },
                 FrozenSegment::Live(segment) => {
                     let kept = self
                         .live

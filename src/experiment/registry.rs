@@ -11,12 +11,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
-use super::actor::{Actor, Ended, Message, Shared, Stop};
+use super::actor::{Actor, Ended, Message, Shared, Stop, Told};
 use super::blocking::blocking;
-use super::definition::DefinitionFile;
+use super::definition::{self, DefinitionFile};
 use super::error::ReadError;
 use super::log_figures::LogFigures;
 use super::news::{Listener, News};
+use super::retention::KnownLimits;
 use crate::log::open::open;
 use crate::log::segment_file::{Incarnation, Trouble};
 use crate::log::view::LogView;
@@ -70,6 +71,8 @@ struct Slot {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// What those who follow the experiment are told.
     news: Arc<News>,
+    /// How much of its log it keeps.
+    limits: Arc<KnownLimits>,
     /// The experiment's life, shared by all that ever wrote for it in this process.
     incarnation: OnceLock<Arc<Incarnation>>,
 }
@@ -144,6 +147,12 @@ impl Registry {
         }
     }
 
+    /// How much of its log an experiment keeps, as far as that is known; `None` when it isn't there.
+    pub fn limits(&self, slug: &Slug) -> Option<Arc<KnownLimits>> {
+        let slots = self.slots();
+        slots.by_slug.get(slug).map(|slot| slot.limits.clone())
+    }
+
     /// The handle of an experiment's actor, if it is there.
     pub fn live_handle(&self, slug: &Slug) -> Option<Handle> {
         self.slots().by_slug.get(slug)?.handle()
@@ -172,8 +181,12 @@ impl Registry {
         let options = options(slot.incarnation(file.incarnation()?));
         let (host, log_options) = (shared.host.clone(), options.clone());
         let opened = blocking(move || Ok::<_, ReadError>(open(log_options, host)?)).await?;
-        let news = slot.news.clone();
-        let actor = Actor::new(shared.clone(), news, file, options, opened);
+        slot.limits.set(definition::limits(&file.definition));
+        let told = Told {
+            news: slot.news.clone(),
+            limits: slot.limits.clone(),
+        };
+        let actor = Actor::new(shared.clone(), told, file, options, opened);
         let handle = slot.start(actor, self.mailbox_len, &shared.actors);
         if handle.mailbox.is_closed() {
             // Its thread has ended, so it has already gone.

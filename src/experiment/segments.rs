@@ -9,6 +9,7 @@ use super::blocking::blocking;
 use super::error::ReadError;
 use super::store::Store;
 use crate::fs::{File, read_exact_at};
+use crate::log::dropped::was_dropped;
 use crate::log::listing::{Figures, SegmentRef};
 use crate::log::reader::SegmentError;
 use crate::model::Slug;
@@ -76,7 +77,7 @@ impl Store {
         let disk = self.shared.host.disk.clone();
         blocking(move || {
             let segments = view.segments(after.map_or(0, |after| after.saturating_add(1)));
-            let infos = segments.iter().take(limit).map(|segment| {
+            let infos = segments.iter().map(|segment| {
                 let figures = match segment.figures(&*disk) {
                     Err(SegmentError::Header { .. }) => None,
                     figures => Some(figures?),
@@ -98,7 +99,12 @@ impl Store {
                     tag: whole.map(|whole| whole.tag),
                 })
             });
-            infos.collect()
+            let is_there = |info: &Result<SegmentInfo, SegmentError>| {
+                let error = info.as_ref().err();
+                !error.is_some_and(|error| was_dropped(&*disk, error))
+            };
+            let infos = infos.filter(is_there).take(limit);
+            Ok::<_, ReadError>(infos.collect::<Result<_, SegmentError>>()?)
         })
         .await
     }
@@ -113,8 +119,11 @@ impl Store {
             let Some(segment) = first.filter(|segment| segment.header().number == number) else {
                 return Ok(Sought::Unknown);
             };
-            let Some(whole) = segment.whole_file(&*disk)? else {
-                return Ok(Sought::NotFinished);
+            let whole = match segment.whole_file(&*disk) {
+                Ok(Some(whole)) => whole,
+                Ok(None) => return Ok(Sought::NotFinished),
+                Err(error) if was_dropped(&*disk, &error) => return Ok(Sought::Unknown),
+                Err(error) => return Err(error.into()),
             };
             Ok(Sought::Found(SegmentDownload {
                 name: name_of(&segment),

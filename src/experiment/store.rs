@@ -108,7 +108,7 @@ pub struct Store {
     options: StoreOptions,
     folder: Folder,
     pub(super) shared: Arc<Shared>,
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
     budget: Budget,
     pub(super) turns: Turns,
     is_closing: AtomicBool,
@@ -396,7 +396,7 @@ impl Store {
         }
     }
 
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         slug: &Slug,
         message: impl FnOnce(oneshot::Sender<T>) -> Message,

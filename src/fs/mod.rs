@@ -200,6 +200,13 @@ pub fn read_small(disk: &dyn Disk, path: &Path, len_max: u64) -> io::Result<Vec<
 
 /// Replaces a small file whole: after a crash it has its old content or the new one.
 pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = write_temporary(disk, path, bytes)?;
+    disk.rename(&temporary, path)?;
+    disk.sync_dir(&parent(path))
+}
+
+/// Writes and syncs the file that is to replace the one at `path`; says where it is.
+pub fn write_temporary(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let temporary = path.with_extension("tmp");
     match disk.remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -208,8 +215,7 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()
     let file = disk.create(&temporary)?;
     write_all_at(&*file, bytes, 0)?;
     file.sync_data()?;
-    disk.rename(&temporary, path)?;
-    disk.sync_dir(&parent(path))
+    Ok(temporary)
 }
 
 /// Whether an error says that the disk is full: what was tried may be tried again later.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use super::format::{Batch, RecordMark};
 use super::scan::{JournalDamage, Lap};
 use crate::fs::{Access, Disk, File, FileSystem, naming, parent, write_all_at};
+use crate::log::dropped::DropMark;
 use crate::log::segment::{SEGMENT_HEADER_LEN, SegmentHeader, segment_path};
 use crate::log::segment_file::SegmentId;
 
@@ -62,7 +64,7 @@ pub enum Applied {
         /// and what stands behind them is found all the same.
         missing: u64,
     },
-    /// The experiment, or this incarnation of it, was deleted.
+    /// The experiment, or this incarnation of it, was deleted, or the segment was dropped.
     Deleted,
     /// The file can't be what the journal speaks of: says why. Nothing was written.
     Mismatch(&'static str),
@@ -186,12 +188,21 @@ pub fn apply(
 ) -> io::Result<Vec<Applied>> {
     let filesystem = disk.open_filesystem(experiments_dir)?;
     let mut outcomes = Vec::with_capacity(plan.segments.len());
+    let mut marks = HashMap::new();
     for segments in plan.segments.chunks(OPEN_MAX) {
         let mut written = Vec::new();
         for (id, segment) in segments {
             let outcome = match life_of(id.slug.as_str())? {
                 Life::Of(incarnation) if incarnation == id.incarnation => {
                     let dir = experiments_dir.join(id.slug.as_str());
+                    let mark = match marks.entry(&id.slug) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => new.insert(DropMark::read_durable(&**disk, &dir)?),
+                    };
+                    if is_dropped(mark, id) {
+                        outcomes.push(Applied::Deleted);
+                        continue;
+                    }
                     let path = segment_path(&dir, id.first_sequence);
                     let outcome = write_segment(&**disk, &path, id, segment, &mut written);
                     outcome.map_err(naming(&path))?
@@ -204,6 +215,12 @@ pub fn apply(
         sync_written(&**disk, &*filesystem, &written)?;
     }
     Ok(outcomes)
+}
+
+/// Whether the segment was dropped: then nothing brings it back.
+pub fn is_dropped(mark: &DropMark, id: &SegmentId) -> bool {
+    let dropped = mark.known();
+    dropped.is_some_and(|dropped| dropped.covers_id(id))
 }
 
 struct Written {

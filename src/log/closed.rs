@@ -29,6 +29,8 @@ pub struct ClosedSegment {
     state: Mutex<ClosedState>,
     /// Read from its footer on first use.
     index: OnceLock<ClosedIndex>,
+    /// The length of its file, once nothing is written to it any more.
+    file_len: OnceLock<u64>,
 }
 
 #[derive(Default)]
@@ -75,6 +77,7 @@ impl ClosedSegment {
             live: RwLock::new(None),
             state: Mutex::default(),
             index: OnceLock::new(),
+            file_len: OnceLock::new(),
         }
     }
 
@@ -90,6 +93,7 @@ impl ClosedSegment {
                 sealing: None,
             }),
             index: OnceLock::new(),
+            file_len: OnceLock::new(),
         }
     }
 
@@ -258,6 +262,23 @@ impl ClosedSegment {
     /// Its file.
     pub fn open(&self, disk: &dyn Disk) -> Result<Segment, SegmentError> {
         Segment::open(disk, &self.path, EndHint::At(self.frames_end))
+    }
+
+    /// The length of its file, if nothing is written to it any more.
+    pub(super) fn file_len(&self, disk: &dyn Disk) -> Result<Option<u64>, SegmentError> {
+        if !self.release() {
+            return Ok(None);
+        }
+        if let Some(len) = self.file_len.get() {
+            return Ok(Some(*len));
+        }
+        let opened = disk.open(&self.path, Access::Read);
+        let len = opened.and_then(|file| file.len());
+        let len = len.map_err(|error| SegmentError::Io {
+            path: self.path.clone(),
+            error,
+        })?;
+        Ok(Some(*self.file_len.get_or_init(|| len)))
     }
 
     /// The id of its last entry; without entries, what its ids are behind.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::block_reader::{BlockReader, Item};
 use super::closed::ClosedSegment;
+use super::dropped::was_dropped;
 use super::reader::SegmentError;
 use super::segment::SegmentHeader;
 use super::select::{Order, Selection};
@@ -168,7 +169,13 @@ impl LogCursor {
             self.open = None;
             return Ok(true);
         };
-        let chunks = open.read(&block, &mut self.reading)?;
+        let chunks = match open.read(&block, &mut self.reading) {
+            Err(error) if was_dropped(&*self.disk, &error) => {
+                self.open = None;
+                return Ok(true);
+            }
+            read => read?,
+        };
         let mut items = open.items(&block, &chunks);
         if self.order == Order::NewestFirst {
             items.reverse();
@@ -213,7 +220,10 @@ impl LogCursor {
             }
             Source::Missing(previous) => {
                 let last = previous.map(|closed| closed.last_id(&*self.disk));
-                let after = last.transpose()?.unwrap_or(after);
+                let after = match last.transpose() {
+                    Err(error) if was_dropped(&*self.disk, &error) => after,
+                    last => last?.unwrap_or(after),
+                };
                 let lost = Lost { after, before };
                 return Ok(Some(lost).filter(|lost| selection.meets_ids(lost.after, lost.before)));
             }
@@ -230,6 +240,7 @@ impl LogCursor {
             Ok(None) => Ok(None),
             // Its beginning was good when the log was opened.
             Err(SegmentError::Header { .. }) => Ok(Some(Lost { after, before })),
+            Err(error) if was_dropped(&*self.disk, &error) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -83,34 +83,41 @@ impl SegmentRef {
 
     /// Its file, if nothing is written to it any more; `None` when something still is, or when the
     /// file there isn't its own: the experiment was deleted.
-    pub fn whole_file(&self, disk: &dyn Disk) -> io::Result<Option<WholeFile>> {
-        let Self::Closed(closed) = self else {
-            return Ok(None);
-        };
-        if !closed.release() {
-            return Ok(None);
+    pub fn whole_file(&self, disk: &dyn Disk) -> Result<Option<WholeFile>, SegmentError> {
+        match self {
+            Self::Closed(closed) if closed.release() => {
+                let opened = open_whole(closed, disk);
+                opened.map_err(|error| SegmentError::Io {
+                    path: closed.path.clone(),
+                    error,
+                })
+            }
+            Self::Active(_) | Self::Closed(_) => Ok(None),
         }
-        let file = disk.open(&closed.path, Access::Read)?;
-        let mut header = [0; SEGMENT_HEADER_LEN as usize];
-        let read = read_up_to(&*file, &mut header, 0)?;
-        let found = SegmentHeader::decode(header.get(..read).unwrap_or_default());
-        let salt = closed.header.salt;
-        if found.is_ok_and(|found| found.header.salt != salt) {
-            return Ok(None);
-        }
-        let len = file.len()?;
-        // The trailer has the checksums of all that is in front of it.
-        let mut trailer = [0; TRAILER_LEN];
-        let at = len.saturating_sub(TRAILER_LEN as u64);
-        let read = read_up_to(&*file, &mut trailer, at)?;
-        let trailer = trailer.get(..read).unwrap_or_default();
-        let is_sealed = read == TRAILER_LEN && trailer.starts_with(&TRAILER_MAGIC);
-        let tag = format!("{salt:016x}-{len:x}-{:08x}", crc32fast::hash(trailer));
-        Ok(Some(WholeFile {
-            file,
-            len,
-            is_sealed,
-            tag,
-        }))
     }
+}
+
+fn open_whole(closed: &ClosedSegment, disk: &dyn Disk) -> io::Result<Option<WholeFile>> {
+    let file = disk.open(&closed.path, Access::Read)?;
+    let mut header = [0; SEGMENT_HEADER_LEN as usize];
+    let read = read_up_to(&*file, &mut header, 0)?;
+    let found = SegmentHeader::decode(header.get(..read).unwrap_or_default());
+    let salt = closed.header.salt;
+    if found.is_ok_and(|found| found.header.salt != salt) {
+        return Ok(None);
+    }
+    let len = file.len()?;
+    // The trailer has the checksums of all that is in front of it.
+    let mut trailer = [0; TRAILER_LEN];
+    let at = len.saturating_sub(TRAILER_LEN as u64);
+    let read = read_up_to(&*file, &mut trailer, at)?;
+    let trailer = trailer.get(..read).unwrap_or_default();
+    let is_sealed = read == TRAILER_LEN && trailer.starts_with(&TRAILER_MAGIC);
+    let tag = format!("{salt:016x}-{len:x}-{:08x}", crc32fast::hash(trailer));
+    Ok(Some(WholeFile {
+        file,
+        len,
+        is_sealed,
+        tag,
+    }))
 }

@@ -6,6 +6,8 @@
 mod block_reader;
 mod closed;
 pub mod cursor;
+pub mod dropped;
+pub mod expiry;
 pub mod footer;
 pub mod format;
 pub mod frame;

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::dropped::{DropMark, Dropped, unlink};
 use super::frame::FRAME_HEADER_LEN;
 use super::lead::Lead;
-use super::reader::{EndHint, Listed, Segment, SegmentError, list_segments};
+use super::reader::{EndHint, Listed, Listing, Segment, SegmentError, list_log, list_segments};
 use super::scan::Damage;
 use super::segment::{
     HeaderError, Owner, Previous, SEGMENT_HEADER_LEN, SegmentHeader, segment_path,
@@ -26,12 +27,32 @@ pub struct OpenedLog {
     pub damages: Vec<(std::path::PathBuf, Damage)>,
     /// Segments whose beginning can't be read; they are left as they are.
     pub unreadable: Vec<SegmentError>,
+    /// What was dropped of it.
+    pub mark: DropMark,
+    /// Why what was dropped is still there in part.
+    pub not_unlinked: Option<SegmentError>,
 }
 
 /// Opens the log in `options.dir`, in a store whose journal was redone: what its last segment's
 /// file holds is durable. Reads the last segment whole, of the others the beginning only.
 pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> {
-    let mut listed = list_segments(&*host.disk, &options.dir)?;
+    let Listing {
+        segments: mut listed,
+        mut mark,
+        leftovers,
+    } = list_log(&*host.disk, &options.dir)?;
+    let made_durable = mark.make_durable(&*host.disk, &options.dir);
+    made_durable.map_err(|error| SegmentError::Io {
+        path: options.dir.clone(),
+        error,
+    })?;
+    let incarnation = options.incarnation.number;
+    if mark
+        .known()
+        .is_some_and(|dropped| !dropped.is_of(incarnation))
+    {
+        mark = DropMark::Damaged("it is of another life of the experiment".into());
+    }
     if let Some(error) = listed.iter().find_map(newer) {
         return Err(error);
     }
@@ -43,21 +64,33 @@ pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> 
     for segment in &mut listed {
         segment.must_belong_to(&owner);
     }
+    let first_number = listed.iter().find_map(|listed| listed.header.as_ref().ok());
+    let first_number = first_number.map_or(0, |header| header.number);
     let last = listed.pop();
     let mut opening = Opening::new(&listed, &host, &options.dir)?;
     let last_open = match last {
         Some(last) => opening.take_last(last, &host, &options.incarnation)?,
         None => None,
     };
+    if let DropMark::Known(dropped) = &mark {
+        opening.go_on_behind(dropped);
+    }
     let unsealed = opening.unsealed(&host)?;
     let view = Arc::new(match opening.has_lost_end {
         true => LogView::with_lost_end(opening.closed),
         false => LogView::new(opening.closed),
     });
+    match &mark {
+        DropMark::None => {}
+        DropMark::Known(dropped) => view.note_dropped(dropped.clone()),
+        // What is missing in front can't be told from what was dropped.
+        DropMark::Damaged(_) => view.begin_at(first_number),
+    }
     let io_error = |error| SegmentError::Io {
         path: options.dir.clone(),
         error,
     };
+    let disk = &*host.disk.clone();
     let sector = options.sector_bytes as u64;
     let mut writer = LogWriter::new(options.clone(), host, view, opening.last_id, opening.resume)
         .map_err(io_error)?;
@@ -72,6 +105,8 @@ pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> 
         unsealed,
         damages: opening.damages,
         unreadable: opening.unreadable,
+        mark,
+        not_unlinked: unlink(disk, leftovers).err(),
     })
 }
 
@@ -275,6 +310,20 @@ impl Opening {
                 .map(|damage| (path.clone(), damage)),
         );
         Ok(None)
+    }
+
+    /// Nothing is given again of what was dropped, also where nothing is left behind it.
+    fn go_on_behind(&mut self, dropped: &Dropped) {
+        if let Some(last_id) = dropped.last_id() {
+            self.last_id = self.last_id.max(LogId::from_u128(last_id));
+        }
+        let resume = &mut self.resume;
+        resume.next_number = resume.next_number.max(dropped.through_number + 1);
+        // More frames than this can't be in a segment.
+        let behind = dropped.through_sequence + 1 + u64::from(u32::MAX);
+        if resume.next_sequence <= dropped.through_sequence {
+            resume.next_sequence = behind;
+        }
     }
 
     /// The last id that is known to have been given in a closed segment.

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::dropped::{DropMark, was_dropped};
 use super::footer::{Footer, footer_head, trailer_frames_end};
 use super::frame::Seed;
 use super::index::SegmentIndex;
@@ -296,8 +297,43 @@ impl Listed {
     }
 }
 
-/// The segments in an experiment's folder, in log order.
+/// The segments of the log in an experiment's folder, in log order: but for those that were dropped.
 pub fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError> {
+    Ok(list_log(disk, dir)?.segments)
+}
+
+/// What an experiment's folder holds of its log.
+pub struct Listing {
+    /// Its segments, in log order.
+    pub segments: Vec<Listed>,
+    /// What was dropped of it.
+    pub mark: DropMark,
+    /// Files of what was dropped, which are to be unlinked.
+    pub leftovers: Vec<PathBuf>,
+}
+
+/// As [`list_segments`], with what was dropped.
+pub fn list_log(disk: &dyn Disk, dir: &Path) -> Result<Listing, SegmentError> {
+    let mut segments = list_all(disk, dir)?;
+    // Later: what was dropped meanwhile is known then.
+    let mark = DropMark::read(disk, dir).map_err(|error| SegmentError::Io {
+        path: dir.to_path_buf(),
+        error,
+    })?;
+    let mut leftovers = Vec::new();
+    if let Some(dropped) = mark.known() {
+        let covered = segments.extract_if(.., |segment| dropped.covers(segment));
+        leftovers.extend(covered.map(|segment| segment.path));
+    }
+    Ok(Listing {
+        segments,
+        mark,
+        leftovers,
+    })
+}
+
+/// All segments in an experiment's folder, in log order.
+fn list_all(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError> {
     let io_error = |path: &Path, error| SegmentError::Io {
         path: path.to_path_buf(),
         error,
@@ -308,7 +344,11 @@ pub fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, Segment
             continue;
         };
         let path = dir.join(&entry.name);
-        let (header, len) = read_header(disk, &path).map_err(|error| io_error(&path, error))?;
+        let (header, len) = match read_header(disk, &path).map_err(|error| io_error(&path, error)) {
+            // Beside a server, which drops it.
+            Err(error) if was_dropped(disk, &error) => continue,
+            read => read?,
+        };
         // A copy under another name would give its entries twice.
         let header = header.and_then(|header| match header.first_sequence == first_sequence {
             true => Ok(header),

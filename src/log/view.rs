@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 pub use super::closed::{ClosedSegment, Sealing};
 use super::cursor::{LogCursor, Part, Source};
+use super::dropped::{Dropped, was_dropped};
 use super::frame::{Frame, Seed};
 use super::frozen::Frozen;
 use super::index::{Keyed, SegmentIndex, variant_key_of};
@@ -35,6 +36,9 @@ struct Segments {
     /// With how many closed segments the log was opened, if one behind them couldn't be read. Later
     /// ones leave a number out for it.
     lost_behind: Option<usize>,
+    /// The number of the first segment that was not dropped.
+    first_number: u64,
+    dropped: Option<Arc<Dropped>>,
 }
 
 /// The segment that is written to.
@@ -81,6 +85,29 @@ impl LogView {
         view
     }
 
+    /// Forgets what was dropped, which is durably known. Who reads it already goes on as far as its
+    /// files are there.
+    pub fn note_dropped(&self, dropped: Dropped) {
+        let first_number = dropped.through_number + 1;
+        self.begin_at(first_number);
+        let mut segments = self.segments_mut();
+        segments.dropped = Some(Arc::new(dropped));
+        let is_kept = |closed: &Arc<ClosedSegment>| closed.header.number >= first_number;
+        if !segments.closed.iter().all(is_kept) {
+            Arc::make_mut(&mut segments.closed).retain(is_kept);
+        }
+    }
+
+    /// No segment is missing in front of the one with this number.
+    pub fn begin_at(&self, first_number: u64) {
+        self.segments_mut().first_number = first_number;
+    }
+
+    /// What was dropped of the log, if anything was.
+    pub fn dropped(&self) -> Option<Arc<Dropped>> {
+        self.snapshot().dropped
+    }
+
     /// Makes `segment` the active one.
     pub fn set_active(&self, segment: Arc<ActiveSegment>) {
         self.segments_mut().active = Some(segment);
@@ -118,7 +145,10 @@ impl LogView {
             .closed
             .partition_point(|segment| segment.header.last_id < id);
         let candidate = behind.checked_sub(1).and_then(|at| segments.closed.get(at));
-        candidate.map_or(Ok(None), |segment| segment.get(disk, id))
+        match candidate.map_or(Ok(None), |segment| segment.get(disk, id)) {
+            Err(error) if was_dropped(disk, &error) => Ok(None),
+            found => found,
+        }
     }
 
     /// A reading of what is selected of the entries that are durable now.
@@ -151,7 +181,10 @@ impl LogView {
         let segments = self.snapshot();
         let mut summary = LogSummary::default();
         for closed in segments.closed.iter() {
-            closed.add_to(disk, &mut summary)?;
+            match closed.add_to(disk, &mut summary) {
+                Err(error) if was_dropped(disk, &error) => {}
+                added => added?,
+            }
         }
         if let Some(active) = &segments.active {
             active.add_to(active.file.durable_end(), &mut summary);
@@ -183,7 +216,10 @@ impl LogView {
             if count >= count_max || id_max.is_some_and(|id| id.timestamp_ms() < since_ms) {
                 break;
             }
-            let keyed = closed.keyed(disk)?;
+            let keyed = match closed.keyed(disk) {
+                Err(error) if was_dropped(disk, &error) => break,
+                keyed => keyed?,
+            };
             count += keyed.len();
             newest_first.push(keyed);
             id_max = Some(closed.header.last_id);
@@ -250,7 +286,7 @@ impl Segments {
             parts.push(Part::new(source, header.last_id, next));
             next = Some(header);
         }
-        if next.is_some_and(|next| next.number > 0) {
+        if next.is_some_and(|next| next.number > self.first_number) {
             parts.push(Part::new(Source::Missing(None), LogId::MIN, next));
         }
         parts

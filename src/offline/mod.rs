@@ -1,9 +1,10 @@
 //! A store, an experiment or a single segment as files, read without a server: beside a running
-//! one, behind a killed one, or from a copy. Nothing here writes, except [`repair`].
+//! one, behind a killed one, or from a copy. Nothing here writes, except [`repair`], and [`backup`] to a new folder.
 //!
 //! What a killed or running server has acknowledged may be in its journal only; it is laid over
 //! the segments' bytes in memory.
 
+pub mod backup;
 pub mod export;
 pub mod repair;
 pub mod replay;

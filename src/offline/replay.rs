@@ -88,6 +88,7 @@ pub fn replay_watched(
                 replay_segment(&open, selection, &mut watch, &mut take, &mut outcome)
                     .map_err(ReplayError::Output)?;
             }
+            Err(error) if source.was_dropped(&error) => {}
             Err(error @ SegmentError::Header { .. }) => outcome.unreadable.push(error),
             Err(error) => return Err(OfflineError::from(error).into()),
         }

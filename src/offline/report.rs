@@ -56,6 +56,7 @@ pub fn find_logs(
             }
             match source.open_segment(&segment, &plan) {
                 Ok(open) => found.add(open, &**disk),
+                Err(error) if source.was_dropped(&error) => {}
                 Err(error @ SegmentError::Header { .. }) => found.unreadable.push(error),
                 Err(error) => return Err(error.into()),
             }

@@ -9,9 +9,10 @@ use crate::experiment::folder::{
 };
 use crate::fs::{Access, Disk, Mapping, parent};
 use crate::journal::local::journal_dir;
-use crate::journal::redo::{Life, Plan, SegmentPlan};
+use crate::journal::redo::{Life, Plan, SegmentPlan, is_dropped};
 use crate::journal::scan::{JournalDamage, JournalError, Lap, Purpose, read_laps};
-use crate::log::reader::{EndHint, Segment, SegmentError, list_segments};
+use crate::log::dropped::was_dropped;
+use crate::log::reader::{EndHint, Listing, Segment, SegmentError, list_log};
 use crate::log::segment::{HeaderError, Owner, SegmentHeader, first_sequence_of, segment_path};
 use crate::model::Slug;
 
@@ -236,6 +237,11 @@ impl Source {
         }
     }
 
+    /// Whether a segment can't be opened since a server dropped it meanwhile.
+    pub fn was_dropped(&self, error: &SegmentError) -> bool {
+        was_dropped(&*self.disk, error)
+    }
+
     /// Whether the journal speaks of the segment as it was before it went on.
     pub fn has_older_journal(
         &self,
@@ -273,7 +279,11 @@ impl Source {
                 Life::None | Life::Unknown => None,
             },
         };
-        let mut listed = list_segments(&*self.disk, dir)?;
+        let Listing {
+            segments: mut listed,
+            mark,
+            ..
+        } = list_log(&*self.disk, dir)?;
         for segment in &mut listed {
             segment.must_belong_to(&owner);
         }
@@ -292,7 +302,8 @@ impl Source {
             })
             .collect();
         for (at, (id, journaled)) in plan.segments.iter().enumerate() {
-            if Some(&id.slug) != slug.as_ref() || Life::Of(id.incarnation) != life {
+            let is_of_log = Some(&id.slug) == slug.as_ref() && Life::Of(id.incarnation) == life;
+            if !is_of_log || is_dropped(&mark, id) {
                 continue;
             }
             let path = segment_path(dir, id.first_sequence);

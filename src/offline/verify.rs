@@ -8,8 +8,9 @@ use super::source::{OfflineError, Source, SourceSegment};
 use crate::experiment::definition::DefinitionFile;
 use crate::experiment::figures;
 use crate::experiment::folder::OLDER_JOURNAL;
-use crate::fs::Disk;
+use crate::fs::{Disk, parent};
 use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
+use crate::log::dropped::{DROPPED_FILE, DropMark};
 use crate::log::reader::{Fold, Segment, SegmentError};
 use crate::log::scan::{Damage, DamageReason};
 use crate::log::segment::HeaderError;
@@ -30,6 +31,10 @@ pub struct Report {
     /// Bytes of tails that were still being written when they were copied, and belong to no
     /// acknowledged entry as far as can be told.
     pub torn_bytes: u64,
+    /// Segments that retention dropped.
+    pub dropped_segments: u64,
+    /// Their entries.
+    pub dropped_entries: u64,
 }
 
 /// One thing that isn't as it was written.
@@ -74,6 +79,7 @@ pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> 
             if let Err(error) = DefinitionFile::read(&*disk, dir) {
                 report.find(dir, format!("the definition can't be read: {error}"));
             }
+            report.check_mark(&*disk, dir)?;
         }
     }
     let mut before: Option<(SourceSegment, u64)> = None;
@@ -89,10 +95,14 @@ pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> 
                 };
                 match before.as_ref().filter(is_neighbour) {
                     Some(before) => report.check_order(&segment, before),
-                    None if source.has_whole_logs() => report.check_first(&segment),
+                    None if source.has_whole_logs() => report.check_first(&*disk, &segment)?,
                     None => {}
                 }
                 report.check_segment(&open)
+            }
+            Err(error) if source.was_dropped(&error) => {
+                report.segment_count -= 1;
+                continue;
             }
             Err(SegmentError::Header {
                 error: error @ HeaderError::Elsewhere(_),
@@ -175,12 +185,48 @@ impl Report {
         }
     }
 
-    /// Whether a log's first segment is its first.
-    fn check_first(&mut self, segment: &SourceSegment) {
-        let number = segment.header.as_ref().map_or(0, |header| header.number);
-        if number > 0 {
-            self.find_missing(segment, number);
+    /// What was dropped is told, and no damage; a mark that can't be believed is.
+    fn check_mark(&mut self, disk: &dyn Disk, dir: &Path) -> Result<(), OfflineError> {
+        match read_mark(disk, dir)? {
+            DropMark::None => {}
+            DropMark::Known(dropped) => {
+                self.dropped_segments += dropped.segments;
+                self.dropped_entries += dropped.entries;
+            }
+            DropMark::Damaged(error) => {
+                let what = format!("what was dropped of the log can't be read: {error}");
+                self.find(&dir.join(DROPPED_FILE), what);
+            }
         }
+        Ok(())
+    }
+
+    /// Whether a log's first segment is its first, or follows what was dropped.
+    fn check_first(
+        &mut self,
+        disk: &dyn Disk,
+        segment: &SourceSegment,
+    ) -> Result<(), OfflineError> {
+        let Ok(header) = &segment.header else {
+            return Ok(());
+        };
+        let first = match read_mark(disk, &parent(&segment.path))? {
+            DropMark::None => 0,
+            DropMark::Known(dropped) if dropped.is_of(header.incarnation) => {
+                dropped.through_number + 1
+            }
+            DropMark::Known(_) => {
+                let what = "what was dropped was so of another life of the experiment".into();
+                self.find(&parent(&segment.path).join(DROPPED_FILE), what);
+                0
+            }
+            // It may be missing since it was dropped.
+            DropMark::Damaged(_) => header.number,
+        };
+        if header.number > first {
+            self.find_missing(segment, header.number - first);
+        }
+        Ok(())
     }
 
     fn find_missing(&mut self, segment: &SourceSegment, count: u64) {
@@ -203,6 +249,13 @@ impl Report {
             what: format!("bytes {}..{}: {what}", range.start, range.end),
         });
     }
+}
+
+fn read_mark(disk: &dyn Disk, dir: &Path) -> Result<DropMark, OfflineError> {
+    DropMark::read(disk, dir).map_err(|error| OfflineError::Io {
+        path: dir.join(DROPPED_FILE),
+        error,
+    })
 }
 
 fn sentence(damage: &Damage) -> String {

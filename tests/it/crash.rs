@@ -43,6 +43,7 @@ fn nothing_acknowledged_is_ever_lost() {
     assert!(at_least(seen.with_crash_in_recovery, 10), "{seen:#?}");
     assert!(at_least(seen.with_failed_call, 10), "{seen:#?}");
     // Seldom: both laps are full, and the disk.
+    assert!(seen.dropped * 10 >= count, "{seen:#?}");
     assert!(seen.taken_back * 20_000 >= count, "{seen:#?}");
     for doing in [
         "append",
@@ -54,6 +55,7 @@ fn nothing_acknowledged_is_ever_lost() {
         "checkpoint",
         "seal",
         "leaving",
+        "retention",
         "deletion",
         "deletion and making",
         "clean stop",

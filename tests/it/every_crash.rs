@@ -1,4 +1,4 @@
-//! Fifty short histories, and the power gone at each single call that changes the disk, with each
+//! Fifty-seven short histories, and the power gone at each single call that changes the disk, with each
 //! subset of what was not synced then: up to ten such things all of them, of more a sample.
 
 use std::panic::AssertUnwindSafe;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use trialog::auth::{Keyring, NewKey, Scope};
 use trialog::fs::sim::Crash;
+use trialog::log::expiry::Limits;
 
 use crate::rig::{Rig, STORE, entry};
 
@@ -23,9 +24,9 @@ const CRASH_AGAIN_EVERY: usize = 199;
 /// `a`, `A` an entry, a longer one; `t` one of the second experiment; `g` three in one group;
 /// `2` a batch of two experiments; `L` a large group around the journal; `b` a round of the
 /// background work; `s` sealing; `i` the actor leaves; `d`, `m` the second experiment is deleted,
-/// made; `k` a key is made; `R` a clean end and a start; `K`, `X`, `Y` a kill, a power cut that
+/// made; `x` what is closed of the first one is dropped; `k` a key is made; `R` a clean end and a start; `K`, `X`, `Y` a kill, a power cut that
 /// loses all, that keeps all, and a start. Each history begins with a start.
-const HISTORIES: [&str; 50] = [
+const HISTORIES: [&str; 57] = [
     "",
     "a",
     "ab",
@@ -76,6 +77,13 @@ const HISTORIES: [&str; 50] = [
     "akRk",
     "aKaXaYa",
     "AAsKAXLYb",
+    "AAAAsx",
+    "AAAAsbxb",
+    "AAAAsxAAAsx",
+    "AAAAsxKAxX",
+    "AAsxRAAAsxb",
+    "AALAsxbLAx",
+    "AAAAsxibA",
 ];
 
 fn put(rig: &mut Rig, n: &mut u64, name: &str, count: u64, padding: usize) {
@@ -106,6 +114,7 @@ fn step(rig: &mut Rig, letter: char, n: &mut u64, keys: &mut usize) {
         'i' => rig.idle("one"),
         'd' => rig.delete("two"),
         'm' => rig.create("two"),
+        'x' => rig.retain("one", &NOTHING),
         'k' => *keys += usize::from(make_key(rig)),
         other => panic!("no step: {other}"),
     }
@@ -138,6 +147,12 @@ fn before(is_first: bool, seed: u64) -> Rig {
     }
     rig
 }
+
+/// Nothing is kept that may be dropped.
+const NOTHING: Limits = Limits {
+    age_ms_max: None,
+    bytes_max: Some(0),
+};
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
@@ -285,7 +300,7 @@ fn come_back(left: &Rig, bits: u64, keys: usize, nth: usize) -> usize {
 }
 
 #[test]
-fn a_crash_at_every_call_of_fifty_histories_with_every_subset_of_what_was_not_synced() {
+fn a_crash_at_every_call_of_57_histories_with_every_subset_of_what_was_not_synced() {
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
     let work = || {

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use trialog::auth::Keyring;
 use trialog::experiment::{AppendError, Store, StoreHealth, StoreOptions};
 use trialog::fs::sim::{Crash, Failure, Fault, Op, SimMachine};
-use trialog::model::{Definition, LogId};
+use trialog::model::{Definition, LogId, Retention};
 use trialog::offline::verify::verify;
 
 use crate::rig::{STORE, entry, slug};
@@ -19,14 +19,17 @@ use crate::scene::replay_of;
 /// Far more than anything here takes: what isn't there by then never comes.
 const PATIENCE: Duration = Duration::from_secs(60);
 const EXPERIMENTS: [&str; 2] = ["one", "two"];
+/// Keeps its last segment only, once it is asked to.
+const RETAINED: &str = "old";
 /// Parts of paths, the first that fits counts.
-const FAMILIES: [&str; 11] = [
+const FAMILIES: [&str; 12] = [
     "/keys.",
     "/FORMAT",
     "/LOCK",
     ".journal",
     ".segment",
     "/experiment.",
+    "/dropped.",
     "/experiments/.",
     "/experiments/",
     "/experiments",
@@ -89,6 +92,8 @@ struct Run {
     /// Why starts were refused.
     refusals: Vec<String>,
     full: usize,
+    /// Segments that were dropped.
+    dropped: u64,
 }
 
 impl Run {
@@ -105,6 +110,7 @@ impl Run {
             calls: Vec::new(),
             refusals: Vec::new(),
             full: 0,
+            dropped: 0,
         }
     }
 
@@ -158,8 +164,13 @@ impl Run {
 
     fn make(&mut self, name: &'static str) {
         let (_, store) = self.life.as_ref().expect("alive");
+        let retention = Retention {
+            max_age: None,
+            max_bytes: Some(1),
+        };
         let definition = Definition {
             open_variants: true,
+            retention: Some(retention).filter(|_| name == RETAINED),
             ..Definition::default()
         };
         let made = self.answer(store.define(&slug(name), definition));
@@ -220,6 +231,13 @@ impl Run {
         }
     }
 
+    /// Drops what is due. It may fail, or find that a segment isn't sealed yet.
+    fn retain(&mut self) {
+        let (_, store) = self.life.as_ref().expect("alive");
+        let dropped = self.answer(store.retain(0));
+        self.dropped += dropped.segments;
+    }
+
     fn stop(&mut self) {
         if let Some((_, store)) = &self.life {
             self.answer(store.shutdown());
@@ -237,6 +255,10 @@ impl Run {
         }
         for name in EXPERIMENTS {
             self.make(name);
+        }
+        self.make(RETAINED);
+        for _ in 0..20 {
+            self.put(RETAINED, 1, 900);
         }
         for n in 0..14 {
             self.put("one", 1, 300);
@@ -256,8 +278,10 @@ impl Run {
             self.put("one", 1, 500);
             self.put("two", 1, 200);
         }
+        self.retain();
         self.put("two", 9, 700);
         self.put("two", 1, 0);
+        self.put(RETAINED, 6, 700);
         self.machine.kill();
         self.next_life();
         if !self.start_again() {
@@ -328,6 +352,15 @@ impl Run {
             }
             let (found, outcome) = replay_of(&self.machine, &path.join(name));
             assert_eq!(outcome.damages, []);
+            if *name == RETAINED {
+                let first = found.first().map(|(id, _)| *id);
+                assert!(
+                    acked.is_empty() || first.is_some(),
+                    "the last segment stays"
+                );
+                // What is dropped is in front of all others, and stays so.
+                acked.retain(|(id, _)| Some(*id) >= first);
+            }
             assert!(
                 found.windows(2).all(|pair| pair[0].0 < pair[1].0),
                 "{name}: ids rise"
@@ -425,6 +458,7 @@ fn cells() -> Vec<Cell> {
     assert_eq!(clean.refusals, Vec::<String>::new());
     assert_eq!(clean.unsure, []);
     assert_eq!(clean.unknown, BTreeSet::new());
+    assert!(clean.dropped >= 2, "{}", clean.dropped);
     let calls: Vec<Call> = clean.calls.iter().flatten().cloned().collect();
     clean.end(End::Healed);
     let kinds: BTreeSet<(Op, &str)> = calls

@@ -127,7 +127,7 @@ fn a_full_disk_is_told_and_reads_go_on() {
     let id = server.ask("POST", LOG, EXAMPLE).log_id();
     server.stop();
     // More than any disk has: it is full from the start, as soon as somebody looks.
-    let server = Server::start(&store, &["--free-bytes", "1000000000000000000"]);
+    let server = Server::start(&store, &["--min-free", "1000000000000000000"]);
     let mut stored = 1;
     let refused = loop {
         let answer = server.ask("POST", LOG, EXAMPLE);

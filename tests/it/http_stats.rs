@@ -35,7 +35,7 @@ fn stats_are_those_of_the_entries() {
     let none = stats(&server, "demo");
     let nobody = |key| json!({"key": key, "count": 0, "rate": null, "firstAt": null, "lastAt": null, "metrics": []});
     let empty = json!({"experiment": "demo", "count": 0, "variants": [nobody("A"), nobody("B")],
-        "droppedMetrics": {"nameCount": 0, "valueCount": 0}});
+        "droppedMetrics": {"nameCount": 0, "valueCount": 0}, "droppedEntries": 0});
     assert_eq!(none, empty);
 
     let sent = [

@@ -233,7 +233,7 @@ impl Known {
 }
 
 /// The ids that an answer acknowledges.
-fn ids_of(answer: &Answer) -> Vec<LogId> {
+pub fn ids_of(answer: &Answer) -> Vec<LogId> {
     let body = String::from_utf8_lossy(&answer.body);
     assert_eq!(answer.status, 200, "{body}");
     let json = answer.json();

@@ -2,7 +2,7 @@
 //! simulated machine, and an opening of logs that errs. Nothing of this is in the product.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +11,7 @@ use trialog::fs::{
     Access, Dir, DirEntry, Disk, Entropy, File, FileSystem, Host, LockGuard, Mapping,
 };
 use trialog::journal::format::BATCHES_AT;
+use trialog::log::dropped::DROPPED_FILE;
 
 /// What all random numbers are, for those who have no salts.
 pub const EQUAL_SALT: u64 = 7;
@@ -50,6 +51,8 @@ pub enum Lie {
     FreshChecksum,
     /// A log that is opened knows no idempotency keys.
     KeysForgotten,
+    /// What is dropped is unlinked before the mark of it is written.
+    UnlinkedBeforeMark,
 }
 
 /// The machine as a store with this bug uses it, once it has recovered.
@@ -105,6 +108,8 @@ struct State {
     /// A file whose sync is still to come.
     deferred: Mutex<Option<Arc<dyn File>>>,
     batch_syncs: AtomicU64,
+    /// A mark that is still to come, from where to where.
+    late_mark: Mutex<Option<(PathBuf, PathBuf)>>,
 }
 
 impl Way {
@@ -147,10 +152,20 @@ impl Disk for LyingDisk {
         Ok(self.wrap(path, self.disk.open(path, access)?))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.way.is(Lie::UnlinkedBeforeMark) && to.ends_with(DROPPED_FILE) {
+            let late = (from.to_path_buf(), to.to_path_buf());
+            *self.way.state.late_mark.lock().unwrap() = Some(late);
+            return Ok(());
+        }
         self.disk.rename(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_file(path)
+        let late = self.way.state.late_mark.lock().unwrap().take();
+        self.disk.remove_file(path)?;
+        match late {
+            Some((from, to)) => self.disk.rename(&from, &to),
+            None => Ok(()),
+        }
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.disk.create_dir(path)

@@ -7,6 +7,7 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod backup;
 mod bench;
 mod bench_check;
 mod catalogue;
@@ -55,6 +56,7 @@ mod real_entries;
 mod repeats;
 mod replay_to;
 mod report;
+mod retention;
 mod rig;
 mod rot;
 mod rules;
@@ -65,6 +67,7 @@ mod starting;
 mod stats_expected;
 mod stats_real;
 mod store;
+mod supervised;
 mod tail;
 mod tidy;
 mod torn;

@@ -9,7 +9,7 @@ use trialog::fs::sim::SimMachine;
 use trialog::log::frame::{self, FRAME_HEADER_LEN, Frame, FrameError, FrameHeader, Seed};
 use trialog::log::lead::Lead;
 use trialog::log::open::{OpenedLog, open};
-use trialog::log::reader::{EndHint, Segment, SegmentError, list_segments};
+use trialog::log::reader::{EndHint, Segment, SegmentError, list_log, list_segments};
 use trialog::log::segment::{SEGMENT_HEADER_LEN, SegmentHeader};
 use trialog::log::segment_file::SegmentFile;
 use trialog::log::view::{ActiveSegment, ClosedSegment, LogView};
@@ -104,8 +104,8 @@ pub fn open_with(
     let is_last_open = |listed: &Segment| {
         listed.footer().is_none() && listed.frames_end == listed.bytes().len() as u64
     };
-    let listed = list_segments(&*host.disk, &options.dir)?;
-    let Some((last, before)) = listed.split_last() else {
+    let listing = list_log(&*host.disk, &options.dir)?;
+    let Some((last, before)) = listing.segments.split_last() else {
         return open(options, host);
     };
     let hint = cut.map_or(EndHint::FileEnd, EndHint::At);
@@ -128,6 +128,9 @@ pub fn open_with(
         )))
     });
     let view = Arc::new(LogView::new(closed.collect()));
+    if let Some(dropped) = listing.mark.known() {
+        view.note_dropped(dropped.clone());
+    }
     let (fold, end) = (segment.fold(), segment.frames_end);
     let file = SegmentFile::with_end(
         host.disk.clone(),
@@ -156,5 +159,7 @@ pub fn open_with(
         unsealed: Vec::new(),
         damages: Vec::new(),
         unreadable: Vec::new(),
+        mark: listing.mark,
+        not_unlinked: None,
     })
 }

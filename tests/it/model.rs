@@ -18,6 +18,10 @@ pub struct Model {
     pub acked: Vec<(LogId, Vec<u8>)>,
     /// Groups that were not acknowledged: each is there whole or not at all.
     pub unsure: Vec<Vec<(LogId, Vec<u8>)>>,
+    /// All up to this one was dropped, or may have been.
+    pub dropped_through: Option<LogId>,
+    /// Whether it may have been; once its log is opened that is decided.
+    pub is_drop_unsure: bool,
     /// Whether it must be there itself.
     pub presence: Presence,
 }
@@ -63,6 +67,9 @@ impl Rig {
     pub fn try_check(&mut self, leeway: Leeway) -> Result<(), String> {
         if let Some(wrong) = self.wrong.take() {
             return Err(wrong);
+        }
+        if leeway.settles {
+            self.look_at_drops();
         }
         let disk = self.machine.host().disk;
         // Beside a life that goes on it says less, and the next end comes.

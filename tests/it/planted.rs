@@ -8,7 +8,7 @@ use crate::rot;
 /// Each bug must be caught by this many seeds.
 const SEEDS_MAX: u64 = 1000;
 
-const SHOWN_BY_CRASHES: [Lie; 14] = [
+const SHOWN_BY_CRASHES: [Lie; 15] = [
     Lie::AckBeforeSync,
     Lie::SyncEverySecondBatch,
     Lie::NoFolderSync,
@@ -23,6 +23,7 @@ const SHOWN_BY_CRASHES: [Lie; 14] = [
     Lie::IdsNotSeeded,
     Lie::ReadErrorIsEnd,
     Lie::KeysForgotten,
+    Lie::UnlinkedBeforeMark,
 ];
 
 const SHOWN_BY_DAMAGE: [Lie; 2] = [Lie::NoSegmentSalt, Lie::FreshChecksum];

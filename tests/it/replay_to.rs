@@ -273,7 +273,7 @@ fn what_can_not_be_sent_says_why_and_what_to_do() {
     assert!(words.contains(&refused), "{words}");
     target.stop();
 
-    let full = Server::start(&to, &["--free-bytes", &u64::MAX.to_string()]);
+    let full = Server::start(&to, &["--min-free", &u64::MAX.to_string()]);
     // It looks for room in the background, once there is something to do.
     while full
         .ask("POST", "/experiment/demo/log", r#"{"variantKey":"A"}"#)

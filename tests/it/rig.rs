@@ -5,6 +5,8 @@
 mod large;
 #[path = "rig/reading.rs"]
 mod reading;
+#[path = "rig/retaining.rs"]
+mod retaining;
 #[path = "rig/sending.rs"]
 mod sending;
 
@@ -106,6 +108,8 @@ pub struct Rig {
     times_stuck: u64,
     /// How many groups were taken back.
     pub taken_back: u64,
+    /// How many segments were dropped.
+    pub dropped: u64,
     /// What was found wrong while the store was used.
     pub wrong: Option<String>,
 }
@@ -123,6 +127,7 @@ impl Rig {
             rolls: 0,
             times_stuck: 0,
             taken_back: 0,
+            dropped: 0,
             wrong: None,
         }
     }
@@ -373,6 +378,7 @@ impl Rig {
             return;
         };
         let last = model.acked.last().map(|(id, _)| *id);
+        let last = last.max(model.dropped_through);
         if group.first().map(|(id, _)| *id) <= last && !group.is_empty() {
             self.wrong = Some(format!("{name}: an id behind {last:?} doesn't rise"));
         }

@@ -93,8 +93,8 @@ impl Server {
         command.args(["serve", "--listen", "127.0.0.1:0"]);
         command.args(["--data", arg(dir)]).args(args);
         // The machine that tests run on may be short of room.
-        if !args.contains(&"--free-bytes") {
-            command.args(["--free-bytes", "0"]);
+        if !args.contains(&"--min-free") {
+            command.args(["--min-free", "0"]);
         }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("the binary runs")

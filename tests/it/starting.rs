@@ -45,7 +45,7 @@ impl Starting {
     /// Starts on `store` by `command`; `None` when there is no such command.
     pub fn spawn(command: &mut Command, store: &Path, args: &[&str]) -> Option<Self> {
         let spawned = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--free-bytes", "0"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--min-free", "0"])
             .args(["--data", arg(store)])
             .args(args)
             .stdout(Stdio::null())

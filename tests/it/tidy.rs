@@ -13,7 +13,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("fs", &[]),
     ("entry_json", &["model"]),
     ("json_file", &[]),
-    ("log", &["fs", "model"]),
+    ("log", &["fs", "json_file", "model"]),
     ("journal", &["fs", "log", "model"]),
     (
         "experiment",

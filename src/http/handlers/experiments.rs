@@ -12,7 +12,7 @@ use crate::http::query::{self, limit_of, parameters};
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
 use crate::http::service::{Asked, check_json_body, slug_of};
-use crate::model::{Definition, Description, Retention, Slug, Variant, VariantCount};
+use crate::model::{Definition, Description, DroppedCount, Retention, Slug, Variant, VariantCount};
 
 /// What `PUT` takes.
 #[derive(Deserialize)]
@@ -39,6 +39,7 @@ struct Described {
     bytes_on_disk: u64,
     segments: u64,
     last_entry: Option<LastEntry>,
+    dropped: DroppedCount,
 }
 
 #[derive(Serialize)]
@@ -151,6 +152,7 @@ impl Described {
             bytes_on_disk: description.bytes_on_disk,
             segments: description.segment_count,
             last_entry,
+            dropped: description.dropped,
         }
     }
 }

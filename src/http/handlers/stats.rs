@@ -25,6 +25,9 @@ struct Stats<'a> {
     variants: Vec<Variant<'a>>,
     #[serde(rename = "droppedMetrics")]
     dropped: Dropped,
+    /// By retention: all else is about what is left.
+    #[serde(rename = "droppedEntries")]
+    dropped_entries: u64,
 }
 
 #[derive(Serialize)]
@@ -89,6 +92,7 @@ fn stats_of<'a>(slug: &'a str, overview: &'a Overview) -> Stats<'a> {
             name_count: summary.dropped_name_count(),
             value_count: summary.dropped().value_count,
         },
+        dropped_entries: overview.dropped.entries,
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Seen {
     pub acknowledged: u64,
     /// Groups taken back, since the journal was full and stuck.
     pub taken_back: u64,
+    /// Segments dropped by retention.
+    pub dropped: u64,
     /// Crashes and kills at a change to the disk, by what was being done.
     pub inside: BTreeMap<&'static str, u64>,
 }
@@ -134,6 +136,10 @@ impl Runner {
             Step::Idle { which } => {
                 rig.idle(NAMES[*which]);
                 return Ok("leaving");
+            }
+            Step::Retain { which, limits } => {
+                rig.retain(NAMES[*which], limits);
+                return Ok("retention");
             }
             Step::Remake { which } => {
                 rig.delete(NAMES[*which]);
@@ -269,6 +275,7 @@ impl Runner {
         let acked = self.rig.models.values().map(|model| model.acked.len());
         self.seen.acknowledged = acked.sum::<usize>() as u64;
         self.seen.taken_back = self.rig.taken_back;
+        self.seen.dropped = self.rig.dropped;
         self.seen.schedules = 1;
         self.seen.with_several_crashes = u64::from(self.seen.crashes > 1);
         self.seen.with_crash_in_recovery = u64::from(self.crashes_in_recovery > 0);
@@ -289,6 +296,7 @@ impl Seen {
         self.stops += other.stops;
         self.acknowledged += other.acknowledged;
         self.taken_back += other.taken_back;
+        self.dropped += other.dropped;
         for (doing, count) in &other.inside {
             *self.inside.entry(doing).or_default() += count;
         }

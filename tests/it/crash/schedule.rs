@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 use trialog::fs::sim::{Crash, Failure, Fault, Op};
+use trialog::log::expiry::Limits;
 use trialog::model::Durability;
 
 use crate::rig::Request;
@@ -51,6 +52,11 @@ pub enum Step {
     /// An actor leaves; it comes back when it is needed.
     Idle {
         which: usize,
+    },
+    /// What isn't kept is dropped.
+    Retain {
+        which: usize,
+        limits: Limits,
     },
     /// Deleted, and made again.
     Remake {
@@ -108,7 +114,12 @@ impl Schedule {
             durability,
             segment_bytes: pick(rng, &[2048, 4096, 4096, 8192]),
             journal_bytes: pick(rng, &[12 << 10, 16 << 10, 24 << 10]),
-            steps: (0..rng.usize(4..24)).map(|_| Step::random(rng)).collect(),
+            steps: (0..rng.usize(4..24))
+                .flat_map(|_| {
+                    let step = Step::random(rng);
+                    with_what_it_needs(rng, step)
+                })
+                .collect(),
         };
         let mut last = End::random(rng);
         last.how = How::Crash(crash(rng));
@@ -121,7 +132,14 @@ impl Schedule {
 impl Step {
     fn random(rng: &mut Rng) -> Self {
         let which = rng.usize(..NAMES.len());
-        match rng.u8(..46) {
+        match rng.u8(..47) {
+            46 => Self::Retain {
+                which,
+                limits: Limits {
+                    bytes_max: Some(rng.u64(..8192)).filter(|bytes| bytes % 4 != 0),
+                    age_ms_max: rng.bool().then(|| rng.u64(..100_000)),
+                },
+            },
             40..=45 => Self::Send {
                 which,
                 request: request(rng),
@@ -185,6 +203,24 @@ impl CutOff {
             _ => Self::End(How::Crash(crash(rng)), rng.u64(..24)),
         }
     }
+}
+
+/// What can be dropped has been filled, sealed and written before; and often a life ends meanwhile.
+fn with_what_it_needs(rng: &mut Rng, step: Step) -> Vec<Step> {
+    let Step::Retain { which, .. } = step else {
+        return vec![step];
+    };
+    let fill = Step::AppendAround { which, count: 8 };
+    let roll = Step::Append {
+        which,
+        count: 2,
+        padding: 100,
+    };
+    let mut end = End::random(rng);
+    end.after = Some(rng.u64(..8));
+    let end = rng.bool().then_some(Step::End(end));
+    let before = [fill, roll, Step::Seal, Step::Background].into_iter();
+    before.chain(end).chain([step]).collect()
 }
 
 fn request(rng: &mut Rng) -> Request {

@@ -41,7 +41,7 @@ fn fills_and_gets_room(disk: &Path, store: &Path, free_bytes: &str) -> Ledger {
     let mut random = fastrand::Rng::with_seed(1);
     let mut ledger = Ledger::default();
     make_store(store);
-    let args = [&SIZES[..], &["--free-bytes", free_bytes]].concat();
+    let args = [&SIZES[..], &["--min-free", free_bytes]].concat();
     for round in 0..3 {
         let ballast = Ballast::leave(SPARE_BYTES, disk);
         let server = Server::start(store, &args);
