@@ -52,8 +52,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFileError> {
 
 /// The digits of the checksum, when the file has one.
 fn digits_of(bytes: &mut [u8]) -> Option<&mut [u8]> {
-    let mut windows = bytes.windows(MEMBER.len());
-    let begin = windows.rposition(|window| window == MEMBER)? + MEMBER.len();
+    let begin = memchr::memmem::rfind(bytes, MEMBER)? + MEMBER.len();
     bytes.get_mut(begin..begin + DIGITS)
 }
 

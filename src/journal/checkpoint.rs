@@ -530,7 +530,7 @@ fn grow(file: &dyn File, len: u64, len_max: u64) -> Result<u64, Trouble> {
 /// Writes zeros from `begin` to `end`: a sync of bytes that were there before is faster than one
 /// that has to make the file longer.
 pub fn write_zeros(file: &dyn File, begin: u64, end: u64) -> io::Result<()> {
-    let zeros = vec![0; ZEROS_LEN];
+    let zeros = vec![0; end.saturating_sub(begin).min(ZEROS_LEN as u64) as usize];
     let mut position = begin;
     while position < end {
         let len = (end - position).min(ZEROS_LEN as u64);

@@ -398,12 +398,10 @@ fn end_by_damaged_footer(bytes: &[u8], salt: u64) -> Option<u64> {
 /// Looks for the head of a footer whose end is damaged.
 fn find_footer_head(bytes: &[u8], salt: u64) -> Option<u64> {
     let begin = SEGMENT_HEADER_LEN as usize;
-    let places = (begin..bytes.len()).step_by(8);
-    places
-        .filter(|at| {
-            bytes
-                .get(*at..)
-                .is_some_and(|rest| rest.starts_with(b"TLFOOTER"))
-        })
-        .find_map(|at| footer_head(bytes.get(at..)?, salt))
+    let words = bytes.get(begin..).unwrap_or_default().chunks_exact(8);
+    let mut places = (begin..).step_by(8).zip(words);
+    places.find_map(|(at, word)| match word == b"TLFOOTER" {
+        true => footer_head(bytes.get(at..)?, salt),
+        false => None,
+    })
 }

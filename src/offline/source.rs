@@ -151,6 +151,11 @@ impl Source {
         })
     }
 
+    /// The disk that it is on.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
     /// What the journal adds to the segments' files. Made once, and given to the other methods.
     pub fn plan(&self) -> Plan<'_> {
         match &self.journal {

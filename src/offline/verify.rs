@@ -68,7 +68,11 @@ pub fn verify_beside(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, Offline
 
 /// Checks everything at `path`, and changes nothing.
 pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> {
-    let source = Source::open(disk.clone(), path)?;
+    verify_source(&Source::open(disk, path)?)
+}
+
+/// Checks everything in a source that is open.
+pub fn verify_source(source: &Source) -> Result<Report, OfflineError> {
     let plan = source.plan();
     let mut report = Report::default();
     for damage in &plan.damages {
@@ -76,7 +80,7 @@ pub fn verify(disk: Arc<dyn Disk>, path: &Path) -> Result<Report, OfflineError> 
     }
     if source.store_dir.is_some() {
         for dir in source.experiment_dirs() {
-            if let Err(error) = DefinitionFile::read(&*disk, dir) {
+            if let Err(error) = DefinitionFile::read(source.disk(), dir) {
                 report.find(dir, format!("the definition can't be read: {error}"));
             }
             report.check_mark(&*disk, dir)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use trialog::model::{LogId, Slug};
 use trialog::offline::Source;
 use trialog::offline::replay::{Selection, replay};
-use trialog::offline::verify::verify;
+use trialog::offline::verify::verify_source;
 
 use crate::rig::{Rig, STORE};
 
@@ -72,15 +72,15 @@ impl Rig {
             self.look_at_drops();
         }
         let disk = self.machine.host().disk;
+        let source = Source::open(disk, Path::new(STORE)).map_err(|e| format!("opening: {e}"))?;
         // Beside a life that goes on it says less, and the next end comes.
         if self.life.is_none() {
-            let report = verify(disk.clone(), Path::new(STORE));
+            let report = verify_source(&source);
             let report = report.map_err(|error| format!("verify: {error}"))?;
             if let Some(finding) = report.findings.first() {
                 return Err(format!("a verdict of damage: {finding:?}"));
             }
         }
-        let source = Source::open(disk, Path::new(STORE)).map_err(|e| format!("opening: {e}"))?;
         let dirs = source.experiment_dirs();
         let names = dirs.filter_map(|dir| Slug::parse(dir.file_name()?.to_str()?).ok());
         let there: BTreeSet<Slug> = names.collect();

@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::*;
 use crate::journal::CommitError;
 use crate::journal::checkpoint;
+use crate::model::{Idempotency, IdempotencyKey, Variant};
 
 /// A runtime that polls one task at a time, whose clock stands still, and whose blocking work is
 /// done in order.
@@ -140,4 +141,24 @@ pub fn poll(runtime: &Runtime, client: &mut Client) -> Poll<Answer> {
         .future
         .as_mut()
         .poll(&mut Context::from_waker(&waker))
+}
+
+/// One of a few keys, for this body.
+pub fn idempotency(key: u8, body: &[u8]) -> Box<Idempotency> {
+    let key = [b'a' + key];
+    let key = IdempotencyKey::parse(&key).unwrap();
+    Box::new(Idempotency::new(key, body))
+}
+
+/// Of an experiment with one variant.
+pub fn definition() -> Definition {
+    let variant = Variant {
+        key: "A".into(),
+        weight: None,
+        control: false,
+    };
+    Definition {
+        variants: vec![variant],
+        ..Definition::default()
+    }
 }

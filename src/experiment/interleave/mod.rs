@@ -12,6 +12,7 @@
 
 mod hands;
 mod logs;
+mod taken_back;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -23,14 +24,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 
-use self::hands::{Answer, Client, Flag, Gate, Stepped, poll, runtime};
+use self::hands::{Answer, Client, Flag, Gate, Stepped, definition, idempotency, poll, runtime};
 use self::logs::{Expected, entries};
 use super::*;
 use crate::fs::sim::{Failure, Fault, Op, SimMachine};
 use crate::journal::checkpoint::Checkpointer;
 use crate::journal::committer::Committer;
 use crate::journal::{CommitError, Group};
-use crate::model::{Idempotency, IdempotencyKey, Variant};
 
 const STORE: &str = "/store";
 /// Two whose logs are compared, and one that is deleted and made again.
@@ -162,19 +162,25 @@ struct Run<'r> {
 impl<'r> Run<'r> {
     fn new(runtime: &'r Runtime, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let machine = SimMachine::new(seed, 512);
+        // In some runs both laps are soon full, or a mailbox.
+        let journal_bytes = [32 << 10, 8 << 10][usize::from(random.u8(..4) != 0)];
+        let mailbox_len = [2, 64][usize::from(random.u8(..4) != 0)];
+        Self::with(runtime, random, journal_bytes, mailbox_len)
+    }
+
+    fn with(
+        runtime: &'r Runtime,
+        mut random: fastrand::Rng,
+        journal_bytes: u64,
+        mailbox_len: usize,
+    ) -> Self {
+        let machine = SimMachine::new(random.get_seed(), 512);
         let host = machine.host();
         let options = StoreOptions {
             dir: STORE.into(),
-            // In some runs both laps are soon full.
-            journal_bytes: if random.u8(..4) == 0 {
-                32 << 10
-            } else {
-                8 << 10
-            },
+            journal_bytes,
             large_group_bytes: 2048,
-            // In some runs it is soon full.
-            mailbox_len: if random.u8(..4) == 0 { 2 } else { 64 },
+            mailbox_len,
             inflight_bytes: 64 << 10,
             idle_timeout: IDLE,
             free_bytes_min: 0,
@@ -573,23 +579,5 @@ impl<'r> Run<'r> {
             }
         }
         self.met
-    }
-}
-
-fn idempotency(key: u8, body: &[u8]) -> Box<Idempotency> {
-    let key = [b'a' + key];
-    let key = IdempotencyKey::parse(&key).unwrap();
-    Box::new(Idempotency::new(key, body))
-}
-
-fn definition() -> Definition {
-    let variant = Variant {
-        key: "A".into(),
-        weight: None,
-        control: false,
-    };
-    Definition {
-        variants: vec![variant],
-        ..Definition::default()
     }
 }

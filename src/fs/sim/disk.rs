@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::node::{DirChange, DirNode, FileNode};
@@ -162,7 +162,7 @@ impl Inner {
     }
 
     /// Counts a call and says whether it fails. A failing sync has happened, and lost the pages.
-    fn call(&mut self, epoch: u64, op: Op, path: &Path) -> io::Result<Option<Failure>> {
+    fn call(&mut self, epoch: u64, op: Op, path: &str) -> io::Result<Option<Failure>> {
         if epoch != self.epoch {
             return Err(io::Error::other("the machine has crashed"));
         }
@@ -174,14 +174,13 @@ impl Inner {
             }
             self.change_count += 1;
         }
-        let text = path.to_string_lossy();
-        self.count(op, &text);
+        self.count(op, path);
         if let Some(recorded) = &mut self.recorded {
-            recorded.push((op, text.to_string()));
+            recorded.push((op, path.to_owned()));
         }
         let mut failure = None;
         self.faults.retain_mut(|fault| {
-            if failure.is_some() || fault.op != op || !text.contains(fault.path) {
+            if failure.is_some() || fault.op != op || !path.contains(fault.path) {
                 return true;
             }
             if fault.after > 0 {
@@ -204,27 +203,22 @@ impl Inner {
     }
 
     fn count(&mut self, op: Op, path: &str) {
-        if !self.counts.contains_key(path) {
-            self.counts.insert(path.to_owned(), [0; OP_COUNT]);
-        }
-        if let Some(counts) = self.counts.get_mut(path)
-            && let Some(count) = counts.get_mut(op as usize)
-        {
+        let counts = match self.counts.get_mut(path) {
+            Some(counts) => counts,
+            None => self.counts.entry(path.to_owned()).or_default(),
+        };
+        if let Some(count) = counts.get_mut(op as usize) {
             *count += 1;
         }
     }
 
     fn find(&self, path: &Path) -> io::Result<usize> {
         let mut node = ROOT;
-        for component in path.components() {
-            let Component::Normal(name) = component else {
-                continue;
-            };
+        for name in text(path)?.split('/').filter(|name| !name.is_empty()) {
             let Some(Node::Dir(dir)) = self.nodes.get(node) else {
                 return Err(io::ErrorKind::NotADirectory.into());
             };
-            let child = dir.live.get(&*name.to_string_lossy());
-            node = *child.ok_or(io::ErrorKind::NotFound)?;
+            node = *dir.live.get(name).ok_or(io::ErrorKind::NotFound)?;
         }
         Ok(node)
     }
@@ -247,11 +241,11 @@ impl Inner {
     fn add(&mut self, path: &Path, node: Node) -> io::Result<usize> {
         let (parent, name) = split(path)?;
         let id = self.nodes.len();
-        let dir = self.dir(&parent)?;
-        if dir.live.contains_key(&name) {
+        let dir = self.dir(parent)?;
+        if dir.live.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        dir.change(DirChange::Link(name, id));
+        dir.change(DirChange::Link(name.to_owned(), id));
         self.nodes.push(node);
         Ok(id)
     }
@@ -270,19 +264,19 @@ impl SimDisk {
 
     fn call(&self, op: Op, path: &Path) -> io::Result<MutexGuard<'_, Inner>> {
         let mut inner = super::lock(&self.inner);
-        match inner.call(self.epoch, op, path)? {
+        match inner.call(self.epoch, op, text(path)?)? {
             None => Ok(inner),
             Some(failure) => Err(error_of(failure)),
         }
     }
 
-    fn handle(&self, path: &Path, node: usize) -> Arc<dyn File> {
-        Arc::new(SimFile {
+    fn handle(&self, path: &Path, node: usize) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(SimFile {
             inner: self.inner.clone(),
             epoch: self.epoch,
-            path: path.to_path_buf(),
+            path: text(path)?.to_owned(),
             node,
-        })
+        }))
     }
 }
 
@@ -291,7 +285,7 @@ impl Disk for SimDisk {
         let node = self
             .call(Op::Create, path)?
             .add(path, Node::File(FileNode::default()))?;
-        Ok(self.handle(path, node))
+        self.handle(path, node)
     }
 
     fn open(&self, path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
@@ -299,7 +293,7 @@ impl Disk for SimDisk {
         let node = inner.find(path)?;
         inner.file(node)?;
         drop(inner);
-        Ok(self.handle(path, node))
+        self.handle(path, node)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -314,22 +308,22 @@ impl Disk for SimDisk {
         {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
-        let dir = inner.dir(&from_dir)?;
-        if !dir.live.contains_key(&from_name) {
+        let dir = inner.dir(from_dir)?;
+        if !dir.live.contains_key(from_name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        dir.change(DirChange::Rename(from_name, to_name));
+        dir.change(DirChange::Rename(from_name.to_owned(), to_name.to_owned()));
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.call(Op::Remove, path)?;
         let (parent, name) = split(path)?;
-        let dir = inner.dir(&parent)?;
-        if !dir.live.contains_key(&name) {
+        let dir = inner.dir(parent)?;
+        if !dir.live.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        dir.change(DirChange::Unlink(name));
+        dir.change(DirChange::Unlink(name.to_owned()));
         Ok(())
     }
 
@@ -348,18 +342,21 @@ impl Disk for SimDisk {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
         let (parent, name) = split(path)?;
-        inner.dir(&parent)?.change(DirChange::Unlink(name));
+        let change = DirChange::Unlink(name.to_owned());
+        inner.dir(parent)?.change(change);
         Ok(())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let mut inner = self.call(Op::List, path)?;
-        let entries = inner.dir(path)?.live.clone();
-        let entry = |(name, node): (String, usize)| DirEntry {
-            name,
-            is_dir: matches!(inner.nodes.get(node), Some(Node::Dir(_))),
+        let inner = self.call(Op::List, path)?;
+        let Some(Node::Dir(dir)) = inner.nodes.get(inner.find(path)?) else {
+            return Err(io::ErrorKind::NotADirectory.into());
         };
-        Ok(entries.into_iter().map(entry).collect())
+        let entry = |(name, node): (&String, &usize)| DirEntry {
+            name: name.clone(),
+            is_dir: matches!(inner.nodes.get(*node), Some(Node::Dir(_))),
+        };
+        Ok(dir.live.iter().map(entry).collect())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -382,7 +379,7 @@ impl Disk for SimDisk {
         Ok(Arc::new(SimFileSystem {
             inner: self.inner.clone(),
             epoch: self.epoch,
-            path: path.to_path_buf(),
+            path: text(path)?.to_owned(),
         }))
     }
 
@@ -432,7 +429,7 @@ impl Dir for SimDir {
 struct SimFileSystem {
     inner: Arc<Mutex<Inner>>,
     epoch: u64,
-    path: PathBuf,
+    path: String,
 }
 
 impl FileSystem for SimFileSystem {
@@ -455,7 +452,8 @@ impl FileSystem for SimFileSystem {
 struct SimFile {
     inner: Arc<Mutex<Inner>>,
     epoch: u64,
-    path: PathBuf,
+    /// As text: it is asked for at each call.
+    path: String,
     node: usize,
 }
 
@@ -557,10 +555,16 @@ impl Drop for SimLock {
     }
 }
 
-fn split(path: &Path) -> io::Result<(PathBuf, String)> {
+fn split(path: &Path) -> io::Result<(&Path, &str)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    Ok((parent.to_path_buf(), name.to_string_lossy().into_owned()))
+    Ok((parent, text(Path::new(name))?))
+}
+
+/// The path as text: all of ours are.
+fn text(path: &Path) -> io::Result<&str> {
+    let text = path.to_str();
+    text.ok_or_else(|| io::ErrorKind::InvalidFilename.into())
 }
 
 fn error_of(failure: Failure) -> io::Error {

@@ -24,15 +24,15 @@ pub struct Request {
     pub is_large: bool,
 }
 
-/// Keys in bodies, where the model finds them.
-const MEMBER: &str = r#""key":""#;
+/// What stands in front of keys in bodies, where the model finds them.
+const BEFORE_KEY: &str = r#"{"variantKey":"A","key":""#;
 
 impl Request {
     fn entries(&self) -> Vec<NewEntry> {
         let count = self.count as u64;
         let entry = |key: &str, of: u64| {
             let version = self.version;
-            let body = format!(r#"{{"variantKey":"A",{MEMBER}{key}","of":{of},"v":{version}}}"#);
+            let body = format!(r#"{BEFORE_KEY}{key}","of":{of},"v":{version}}}"#);
             NewEntry {
                 variant_key: "A".into(),
                 body: body.into_bytes().into(),
@@ -51,9 +51,9 @@ impl Request {
 
 /// The key in a body, with the entry's number in its batch.
 fn key_in(body: &[u8]) -> Option<&str> {
-    let body = std::str::from_utf8(body).ok()?;
-    let (_, rest) = body.split_once(MEMBER)?;
-    rest.split_once('"').map(|(key, _)| key)
+    let rest = body.strip_prefix(BEFORE_KEY.as_bytes())?;
+    let (key, _) = std::str::from_utf8(rest).ok()?.split_once('"')?;
+    Some(key)
 }
 
 impl Model {
