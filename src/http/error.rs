@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT_ENCODING, ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 
+use super::coding;
 use super::reply::{self, Body};
 
 /// An error as the client sees it, and what only the operator sees.
@@ -50,6 +51,7 @@ codes! {
     BodyEmpty BAD_REQUEST "body_empty",
     BodyNotUtf8 BAD_REQUEST "body_not_utf8",
     BodyBom BAD_REQUEST "body_bom",
+    BodyNotDecodable BAD_REQUEST "body_not_decodable",
     BodyIncomplete BAD_REQUEST "body_incomplete",
     AmbiguousLength BAD_REQUEST "ambiguous_length",
     JsonSyntax BAD_REQUEST "json_syntax",
@@ -161,6 +163,9 @@ impl ApiError {
             }
             Code::ApiKeyMissing | Code::ApiKeyInvalid => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
+            }
+            Code::UnsupportedContentEncoding => {
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::TAKEN));
             }
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod body;
+mod coding;
 pub mod error;
 pub mod framing;
 mod handlers;

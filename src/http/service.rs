@@ -8,6 +8,7 @@ use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response};
 use tracing::{debug, error};
 
+use super::coding::Coding;
 use super::error::{ApiError, ApiResult, Code};
 use super::framing::Ambiguity;
 use super::life::Working;
@@ -136,16 +137,22 @@ pub fn slug_of(asked: &Asked) -> ApiResult<&Slug> {
 }
 
 /// As [`check_body`], where one JSON value is expected.
-pub fn check_json_body(asked: &Asked, len_max: usize) -> ApiResult<()> {
-    if check_body(asked, len_max)? == body::MediaType::NdJson {
+pub fn check_json_body(asked: &Asked, len_max: usize) -> ApiResult<Coding> {
+    let (media_type, coding) = check_body(asked, len_max)?;
+    if media_type == body::MediaType::NdJson {
         let message = "application/x-ndjson is for batches: POST it to …/logs";
         return Err(ApiError::new(Code::UnsupportedMediaType, message));
     }
-    Ok(())
+    Ok(coding)
 }
 
-/// The media type and the declared length, checked before the body is read.
-pub fn check_body(asked: &Asked, len_max: usize) -> ApiResult<body::MediaType> {
-    body::check_length(asked.request.body(), len_max)?;
-    body::media_type(asked.request.headers())
+/// The media type, the coding and the declared length, checked before the body is read.
+pub fn check_body(asked: &Asked, len_max: usize) -> ApiResult<(body::MediaType, Coding)> {
+    let coding = Coding::of(asked.request.headers());
+    // Of a coding that isn't known nothing can come out.
+    let sent_len_max = coding
+        .as_ref()
+        .map_or(len_max, |coding| coding.sent_len_max(len_max));
+    body::check_length(asked.request.body(), sent_len_max)?;
+    Ok((body::media_type(asked.request.headers())?, coding?))
 }

@@ -27,6 +27,7 @@ mod group_commit;
 mod http2;
 mod http_batches;
 mod http_bodies;
+mod http_codings;
 mod http_experiments;
 mod http_framing;
 mod http_idempotency;
