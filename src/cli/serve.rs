@@ -99,6 +99,10 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_MAX_TAILS", value_name = "COUNT", default_value_t = 1000,
         value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     max_tails: u32,
+    /// Experiments that have series of their own in `/metrics`: the first ones that get entries.
+    #[arg(long, env = "TRIALOG_METRICS_EXPERIMENTS", value_name = "COUNT", default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    metrics_experiments: u32,
     /// Threads for requests. By default one less than there are processors (at least one): one is
     /// left to the journal.
     #[arg(long, env = "TRIALOG_THREADS", value_name = "COUNT",
@@ -214,6 +218,7 @@ fn store_options(args: &Args) -> StoreOptions {
         inflight_bytes: usize::try_from(args.inflight_bytes).unwrap_or(usize::MAX),
         idle_timeout: Duration::from_secs(args.idle_timeout),
         free_bytes_min: args.free_bytes,
+        counted_experiments_max: args.metrics_experiments as usize,
         window: Window {
             age: Duration::from_secs(args.idempotency_window),
             entries_max: args.idempotency_entries as usize,

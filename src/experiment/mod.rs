@@ -18,6 +18,7 @@ mod registry;
 pub mod repeats;
 mod sealer;
 pub mod segments;
+pub mod state;
 pub mod store;
 pub mod tail;
 

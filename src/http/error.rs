@@ -6,6 +6,7 @@ use hyper::header::{ACCEPT_ENCODING, ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHEN
 use hyper::{Response, StatusCode};
 
 use super::coding;
+use super::metrics::Limit;
 use super::reply::{self, Body};
 
 /// An error as the client sees it, and what only the operator sees.
@@ -17,6 +18,8 @@ pub struct ApiError {
     pub message: Cow<'static, str>,
     /// For the server's log only.
     pub detail: Option<String>,
+    /// The limit that was met, where the code doesn't say it.
+    pub limit: Option<Limit>,
     allow: Option<&'static str>,
 }
 
@@ -118,6 +121,7 @@ impl ApiError {
             code,
             message: message.into(),
             detail: None,
+            limit: None,
             allow: None,
         }
     }
@@ -134,6 +138,13 @@ impl ApiError {
             format!("this path takes {allow} only"),
         );
         error.allow = Some(allow);
+        error
+    }
+
+    /// Too much is in flight: says which limit was met.
+    pub fn overloaded(limit: Limit, message: impl Into<Cow<'static, str>>) -> Self {
+        let mut error = Self::new(Code::Overloaded, message);
+        error.limit = Some(limit);
         error
     }
 

@@ -10,6 +10,7 @@ mod idempotency;
 pub mod json;
 mod life;
 mod lines;
+pub mod metrics;
 mod object;
 mod pieces;
 pub mod query;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -14,12 +15,13 @@ use super::framing::Ambiguity;
 use super::life::Working;
 use super::refusal::unknown_experiment;
 use super::reply::{self, Body};
-use super::router::Action;
+use super::router::{Action, Place};
 use super::server::AppState;
 use super::{body, handlers};
 use crate::model::Slug;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const REQUEST_ID_LEN_MAX: usize = 128;
 
 /// A request that may be done, on its way to its handler.
@@ -42,15 +44,21 @@ pub async fn respond(
     ambiguity: Ambiguity,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    let (begun, worked) = (Instant::now(), state.metrics.begin());
     let request_id = request_id(&state, &request);
     let is_head = request.method() == Method::HEAD;
-    let mut response = match answer(&state, &ambiguity, request).await {
+    let mut asked_for = None;
+    let mut response = match answer(&state, &ambiguity, request, &mut asked_for).await {
         Ok(response) => response,
         Err(refused) => {
+            state.metrics.refused(&refused);
             log_refusal(&refused, &request_id);
             refused.into_response()
         }
     };
+    let status = response.status();
+    state.metrics.answered(asked_for, status, begun.elapsed());
+    drop(worked);
     response.headers_mut().insert(REQUEST_ID, request_id);
     response.body_mut().tell(|| working.pulse());
     if is_head {
@@ -65,19 +73,28 @@ async fn answer(
     state: &AppState,
     ambiguity: &Ambiguity,
     request: Request<Incoming>,
+    asked_for: &mut Option<Action>,
 ) -> ApiResult<Response<Body>> {
     let (method, path) = (request.method(), request.uri().path());
     let place = state.router.find(path);
     if let Ok(place) = &place
         && place.is_open()
     {
-        return handlers::status::status(state, place.action(method)?);
+        let action = place.action(method)?;
+        *asked_for = Some(action);
+        return handlers::status::status(state, action);
     }
-    let principal = state.keyring.authenticate(request.headers())?;
+    let headers = request.headers();
+    let by_bearer = place.as_ref().is_ok_and(Place::takes_bearer) && !headers.contains_key(API_KEY);
+    let principal = match by_bearer {
+        true => state.keyring.authenticate_bearer(headers),
+        false => state.keyring.authenticate(headers),
+    }?;
     let place = place?;
     let slug = place.slug(method);
     let action = place.action(method);
     if let Ok(action) = &action {
+        *asked_for = Some(*action);
         let known = slug.as_ref().ok().and_then(Option::as_ref);
         principal.may(action.scope(), known)?;
         if action.manages_keys() {

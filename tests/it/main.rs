@@ -44,6 +44,7 @@ mod kill;
 mod ledger;
 mod lies;
 mod load;
+mod metrics;
 mod misopen;
 mod model;
 mod offline;
