@@ -72,6 +72,10 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_INFLIGHT_BYTES", value_name = "BYTES", default_value_t = 256 << 20,
         value_parser = clap::value_parser!(u64).range(1 << 20..))]
     inflight_bytes: u64,
+    /// Requests that are worked on at once; further ones are answered 503.
+    #[arg(long, env = "TRIALOG_MAX_REQUESTS", value_name = "COUNT", default_value_t = 20_000,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    max_requests: u32,
     /// Requests that may wait for one experiment; further ones are answered 503.
     #[arg(long, env = "TRIALOG_MAILBOX", value_name = "COUNT", default_value_t = 8192,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -247,6 +251,7 @@ fn limits(args: &Args) -> Result<Limits> {
         body_bytes_max: args.max_body as usize,
         batch_bytes_max: args.max_batch as usize,
         connections_max: wanted.min(possible),
+        requests_max: u64::from(args.max_requests),
         tails_max: args.max_tails as usize,
         ..Limits::default()
     })

@@ -33,6 +33,8 @@ macro_rules! limits {
 limits! {
     /// Bytes of requests in flight.
     InflightBytes "inflight_bytes",
+    /// Requests in flight.
+    InflightRequests "inflight_requests",
     /// Requests that wait for one experiment.
     Mailbox "mailbox",
     /// Readers of tails.
@@ -95,6 +97,12 @@ impl HttpMetrics {
     pub fn begin(&self) -> Worked<'_> {
         self.begun.fetch_add(1, Ordering::Relaxed);
         Worked(self)
+    }
+
+    /// Requests that are worked on. One that ends in between doesn't make it negative.
+    pub fn in_flight(&self) -> u64 {
+        let ended = self.ended.load(Ordering::Acquire);
+        self.begun.load(Ordering::Relaxed).saturating_sub(ended)
     }
 
     /// Takes note of an answer's head.
@@ -165,12 +173,9 @@ impl HttpMetrics {
         for ((_, word), counter) in Limit::ALL.iter().zip(&self.limits) {
             family.sample(&[("limit", word)], counter.get());
         }
-        // In this order: a request that ends in between doesn't make it negative.
-        let ended = self.ended.load(Ordering::Acquire);
-        let inflight = self.begun.load(Ordering::Acquire).saturating_sub(ended);
         let help = "Requests that are worked on.";
         text.gauge("trialog_http_requests_in_flight", help)
-            .value(inflight);
+            .value(self.in_flight());
         let help = "Connections accepted.";
         let mut family = text.counter("trialog_http_connections_accepted_total", help);
         family.value(self.accepted.get());

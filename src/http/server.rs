@@ -41,6 +41,8 @@ pub struct Limits {
     pub batch_bytes_max: usize,
     /// Connections at the same time; further ones wait to be accepted.
     pub connections_max: usize,
+    /// Requests that are worked on at the same time; further ones are refused.
+    pub requests_max: u64,
     /// How long a client may be silent in the middle of a body.
     pub body_silence_max: Duration,
     /// Those who follow an experiment, at the same time; further ones are refused.
@@ -118,6 +120,7 @@ impl Default for Limits {
             body_bytes_max: 1 << 20,
             batch_bytes_max: 64 << 20,
             connections_max: 10_000,
+            requests_max: 20_000,
             body_silence_max: Duration::from_secs(30),
             tails_max: 1000,
             tail_beat: Duration::from_secs(15),

@@ -13,6 +13,7 @@ use super::coding::Coding;
 use super::error::{ApiError, ApiResult, Code};
 use super::framing::Ambiguity;
 use super::life::Working;
+use super::metrics::Limit;
 use super::refusal::unknown_experiment;
 use super::reply::{self, Body};
 use super::router::{Action, Place};
@@ -83,6 +84,11 @@ async fn answer(
         let action = place.action(method)?;
         *asked_for = Some(action);
         return handlers::status::status(state, action);
+    }
+    // Early, but behind what load balancers ask.
+    if state.metrics.in_flight() > state.limits.requests_max {
+        let message = "too many requests are in flight; nothing was stored, try again";
+        return Err(ApiError::overloaded(Limit::InflightRequests, message));
     }
     let headers = request.headers();
     let by_bearer = place.as_ref().is_ok_and(Place::takes_bearer) && !headers.contains_key(API_KEY);
