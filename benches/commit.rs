@@ -82,6 +82,7 @@ fn through_the_journal(dir: &Path, count: usize) -> impl FnMut(u64) {
             offset: round * ENTRY_LEN as u64,
             lead: trialog::log::lead::Lead::default(),
             bytes: vec![7; ENTRY_LEN],
+            entry_count: 0,
             mark: Mark::None,
             if_full: IfFull::Waits,
             done: Box::new(|result| assert!(result.is_ok(), "{result:?}")),

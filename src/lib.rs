@@ -86,6 +86,7 @@
 //! | [`fs`] | the seam to the machine: the real one, and a simulated one for tests | anything of ours |
 //! | [`entry_json`] | how an entry is given back as JSON | where it comes from |
 //! | [`json_file`] | small JSON files that carry a checksum of their own bytes | what is in them |
+//! | [`metrics`] | counters and histograms of a running process, and Prometheus' text of them | who counts what |
 //! | [`model`] | the nouns: slugs, ids, variants, definitions, entries | I/O, a runtime |
 
 pub mod auth;
@@ -98,6 +99,7 @@ pub mod http;
 pub mod journal;
 pub mod json_file;
 pub mod log;
+pub mod metrics;
 pub mod model;
 pub mod offline;
 pub mod stats;

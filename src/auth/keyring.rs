@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -20,6 +21,7 @@ use crate::fs::Host;
 pub const KEYS_MAX: usize = 10_000;
 
 const KEY_PREFIX: &str = "tl_";
+const BEARER: &[u8] = b"bearer ";
 /// The id of a first key that the operator chose.
 const BOOTSTRAP_ID: &str = "bootstrap";
 const BOOTSTRAP_LEN_MIN: usize = 32;
@@ -138,7 +140,24 @@ impl Keyring {
         if sent.next().is_some() || text.len() > KEY_LEN_MAX {
             return Err(AuthError::Invalid);
         }
-        let text = text.as_bytes();
+        self.find(text.as_bytes())
+    }
+
+    /// As [`Self::authenticate`], by `authorization: Bearer`: for clients that can send nothing else.
+    pub fn authenticate_bearer(&self, headers: &HeaderMap) -> Result<Arc<Principal>, AuthError> {
+        let mut sent = headers.get_all(AUTHORIZATION).iter();
+        let value = sent.next().ok_or(AuthError::Missing)?.as_bytes();
+        let (scheme, text) = value
+            .split_at_checked(BEARER.len())
+            .ok_or(AuthError::Invalid)?;
+        let is_bearer = scheme.eq_ignore_ascii_case(BEARER);
+        if !is_bearer || sent.next().is_some() || text.len() > KEY_LEN_MAX {
+            return Err(AuthError::Invalid);
+        }
+        self.find(text)
+    }
+
+    fn find(&self, text: &[u8]) -> Result<Arc<Principal>, AuthError> {
         let sha256: [u8; 32] = Sha256::digest(text).into();
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let key = id_of(text).and_then(|id| keys.get(id));

@@ -73,6 +73,10 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_INFLIGHT_BYTES", value_name = "BYTES", default_value_t = 256 << 20,
         value_parser = clap::value_parser!(u64).range(1 << 20..))]
     inflight_bytes: u64,
+    /// Requests that are worked on at once; further ones are answered 503.
+    #[arg(long, env = "TRIALOG_MAX_REQUESTS", value_name = "COUNT", default_value_t = 20_000,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    max_requests: u32,
     /// Requests that may wait for one experiment; further ones are answered 503.
     #[arg(long, env = "TRIALOG_MAILBOX", value_name = "COUNT", default_value_t = 8192,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -104,6 +108,10 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_MAX_TAILS", value_name = "COUNT", default_value_t = 1000,
         value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     max_tails: u32,
+    /// Experiments that have series of their own in `/metrics`: the first ones that get entries.
+    #[arg(long, env = "TRIALOG_METRICS_EXPERIMENTS", value_name = "COUNT", default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    metrics_experiments: u32,
     /// Threads for requests. By default one less than there are processors (at least one): one is
     /// left to the journal.
     #[arg(long, env = "TRIALOG_THREADS", value_name = "COUNT",
@@ -227,6 +235,7 @@ fn store_options(args: &Args) -> StoreOptions {
         inflight_bytes: usize::try_from(args.inflight_bytes).unwrap_or(usize::MAX),
         idle_timeout: Duration::from_secs(args.idle_timeout),
         free_bytes_min: args.min_free,
+        counted_experiments_max: args.metrics_experiments as usize,
         window: Window {
             age: Duration::from_secs(args.idempotency_window),
             entries_max: args.idempotency_entries as usize,
@@ -255,6 +264,7 @@ fn limits(args: &Args) -> Result<Limits> {
         body_bytes_max: args.max_body as usize,
         batch_bytes_max: args.max_batch as usize,
         connections_max: wanted.min(possible),
+        requests_max: u64::from(args.max_requests),
         tails_max: args.max_tails as usize,
         ..Limits::default()
     })

@@ -29,6 +29,7 @@ use crate::log::open::OpenedLog;
 use crate::log::segment_file::Trouble;
 use crate::log::view::{LogSummary, LogView};
 use crate::log::writer::{LogOptions, LogWriter};
+use crate::metrics::experiments::{Counters, ExperimentCounters};
 use crate::model::{Definition, Description, DroppedCount, NewEntry, VARIANTS_MAX, VariantCount};
 
 /// Messages taken from the mailbox at once.
@@ -91,6 +92,8 @@ pub struct Shared {
     pub window: Window,
     /// The memory for that, over all experiments.
     pub repeats_memory: Budget,
+    /// What became durable, by experiment.
+    pub counters: ExperimentCounters,
 }
 
 /// Whom an actor tells what.
@@ -114,6 +117,8 @@ pub struct Actor {
     met_variants: Option<HashSet<Box<str>>>,
     /// The idempotency keys met so far; read from the log when first needed.
     repeats: Option<Repeats>,
+    /// Of its experiment; there once it has had an entry.
+    counters: Option<Arc<Counters>>,
 }
 
 /// Why the run loop ended.
@@ -162,6 +167,7 @@ impl Actor {
             in_flight: Arc::default(),
             met_variants: None,
             repeats: None,
+            counters: None,
         }
     }
 
@@ -417,9 +423,14 @@ impl Actor {
             (closed, incarnation, self.shared.clone())
         });
         let news = self.news.clone();
+        let counters = self.counters();
+        let (entry_count, byte_count) = (batch.new_count(), staged.bytes.len());
         let done = move |result: Result<(), CommitError>| {
             match result {
-                Ok(()) => {}
+                Ok(()) => {
+                    counters.entries.add(entry_count as u64);
+                    counters.bytes.add(byte_count as u64);
+                }
                 Err(error @ (CommitError::Full | CommitError::OutOfDescriptors)) => {
                     ticket.note_refused(begin, error.into());
                 }
@@ -438,10 +449,16 @@ impl Actor {
             offset: staged.offset,
             lead: staged.lead,
             bytes: staged.bytes,
+            entry_count,
             mark: Mark::None,
             if_full: IfFull::IsTakenBack,
             done: Box::new(done),
         });
+    }
+
+    fn counters(&mut self) -> Arc<Counters> {
+        let of_experiment = || self.shared.counters.of(&self.options.slug);
+        self.counters.get_or_insert_with(of_experiment).clone()
     }
 
     /// Takes back what the journal, which is stuck, has refused; says what the requests were told.

@@ -75,6 +75,11 @@ impl Batch {
         self.ids_left = ids.into_iter();
     }
 
+    /// How many entries were staged and are not answered yet.
+    pub fn new_count(&self) -> usize {
+        self.ids_left.len()
+    }
+
     /// Answers every append.
     pub fn answer(mut self, result: Result<(), AppendError>) {
         for append in self.appends.drain(..) {

@@ -67,6 +67,11 @@ impl BytePermit {
         Ok(())
     }
 
+    /// Bytes that it stands for.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Gives back `bytes` of this permit.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);

@@ -33,9 +33,12 @@ pub enum AppendError {
         /// The position of the entry in its batch, from 0.
         position: usize,
     },
-    /// Too much waits already; try again later.
+    /// Something is short, and will be there again: try again later.
     #[error("too many requests wait")]
     Overloaded,
+    /// As many requests wait for this experiment as may; try again later.
+    #[error("too many requests wait for this experiment")]
+    MailboxFull,
     /// The disk is full.
     #[error("the disk is full")]
     StorageFull,

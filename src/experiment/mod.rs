@@ -19,6 +19,7 @@ pub mod repeats;
 pub mod retention;
 mod sealer;
 pub mod segments;
+pub mod state;
 pub mod store;
 pub mod tail;
 

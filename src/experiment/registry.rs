@@ -138,6 +138,18 @@ impl Registry {
             .collect()
     }
 
+    /// How many actors there are, and how many messages wait for all of them.
+    pub fn load(&self) -> (usize, usize) {
+        let slots = self.slots();
+        let live = slots
+            .by_slug
+            .values()
+            .filter_map(|slot| slot.waiting_count());
+        live.fold((0, 0), |(actors, waiting), count| {
+            (actors + 1, waiting + count)
+        })
+    }
+
     /// Gives a message to an experiment's actor. It comes back when the actor isn't there or when
     /// its mailbox is full.
     pub fn try_send(&self, slug: &Slug, message: Message) -> Result<(), TrySendError<Message>> {
@@ -279,6 +291,13 @@ impl Slot {
             Some(live) => live.mailbox.try_send(message),
             None => Err(TrySendError::Closed(message)),
         }
+    }
+
+    /// Messages in its actor's mailbox, if there is one.
+    fn waiting_count(&self) -> Option<usize> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let mailbox = &live.as_ref()?.mailbox;
+        Some(mailbox.max_capacity() - mailbox.capacity())
     }
 
     fn handle(self: &Arc<Self>) -> Option<Handle> {

@@ -13,6 +13,7 @@ use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
 use crate::journal::{Group, IfFull, Journal, Mark};
 use crate::log::segment_file::Incarnation;
 use crate::log::view::{ClosedSegment, Sealing};
+use crate::metrics::Counter;
 
 struct Job {
     segment: Arc<ClosedSegment>,
@@ -23,19 +24,28 @@ struct Job {
 pub struct Sealer {
     closed: Mutex<Option<Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    sealed: Arc<Counter>,
 }
 
 impl Sealer {
     /// Starts the thread.
     pub fn start(disk: Arc<dyn Disk>, journal: Arc<dyn Journal>) -> io::Result<Self> {
         let (sender, receiver) = channel();
+        let sealed = Arc::new(Counter::default());
+        let counted = sealed.clone();
         let thread = std::thread::Builder::new()
             .name("seal".into())
-            .spawn(move || run(&disk, &*journal, &receiver))?;
+            .spawn(move || run(&disk, &*journal, &receiver, &counted))?;
         Ok(Self {
             closed: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
+            sealed,
         })
+    }
+
+    /// How many segments were sealed.
+    pub fn sealed_count(&self) -> u64 {
+        self.sealed.get()
     }
 
     /// Has `segment` sealed. The next segment's header must be durable: it says where this one
@@ -71,7 +81,7 @@ impl Sealer {
     }
 }
 
-fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Job>) {
+fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Job>, sealed: &Arc<Counter>) {
     let mut postponed = Vec::new();
     while let Some(job) = next_job(closed, &mut postponed) {
         let segment = job.segment;
@@ -85,7 +95,7 @@ fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Job>) {
             &figures::section,
         ) {
             Ok(None) => segment.note_done(),
-            Ok(Some(sealing)) => journal.submit(footer_group(segment, sealing)),
+            Ok(Some(sealing)) => journal.submit(footer_group(segment, sealing, sealed.clone())),
             Err(error) if is_full(&error) => {
                 segment.note_done();
                 journal.note_full();
@@ -112,18 +122,20 @@ fn next_job(closed: &Receiver<Job>, postponed: &mut Vec<Job>) -> Option<Job> {
     }
 }
 
-fn footer_group(segment: Arc<ClosedSegment>, sealing: Sealing) -> Group {
+fn footer_group(segment: Arc<ClosedSegment>, sealing: Sealing, sealed: Arc<Counter>) -> Group {
     Group {
         segment: sealing.file,
         offset: sealing.offset,
         lead: sealing.lead,
         bytes: sealing.bytes,
+        entry_count: 0,
         mark: Mark::None,
         // Nobody waits for it.
         if_full: IfFull::Waits,
         done: Box::new(move |result| {
             if result.is_ok() {
                 segment.note_done();
+                sealed.add(1);
                 debug!(segment = segment.header.first_sequence, "sealed");
             }
         }),

@@ -24,9 +24,11 @@ use super::repeats::Window;
 use super::sealer::Sealer;
 use crate::fs::Host;
 use crate::journal::local::{LocalOptions, Parts};
+use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Journal, JournalHealth};
 use crate::log::segment_file::Trouble;
 use crate::log::writer::LogOptions;
+use crate::metrics::experiments::ExperimentCounters;
 use crate::model::{Definition, Description, Durability, Entry, LogId, NewEntry, Slug};
 
 /// How a store behaves.
@@ -56,6 +58,8 @@ pub struct StoreOptions {
     pub window: Window,
     /// The memory for idempotency keys, over all experiments in use.
     pub repeats_bytes: usize,
+    /// How many experiments have counters of their own.
+    pub counted_experiments_max: usize,
 }
 
 /// What is answered when an experiment was created or updated.
@@ -97,6 +101,7 @@ impl Default for StoreOptions {
             experiments_max: 1_000_000,
             window: Window::default(),
             repeats_bytes: 512 << 20,
+            counted_experiments_max: 100,
         }
     }
 }
@@ -109,7 +114,8 @@ pub struct Store {
     folder: Folder,
     pub(super) shared: Arc<Shared>,
     pub(super) registry: Arc<Registry>,
-    budget: Budget,
+    pub(super) budget: Budget,
+    pub(super) journal_metrics: Arc<JournalMetrics>,
     pub(super) turns: Turns,
     is_closing: AtomicBool,
     /// Held while an experiment is made or removed.
@@ -135,9 +141,11 @@ impl Store {
             error,
         };
         let parts = Parts::open(&host, &local, resume).map_err(journal_error)?;
+        let metrics = parts.shared.metrics.clone();
         let (actor_thread, journal) = ActorThread::start(parts).map_err(journal_error)?;
         let mut store = Self::open_on(options, host, folder, actor_thread.actors(), journal)?;
         store.actor_thread = Some(actor_thread);
+        store.journal_metrics = metrics;
         Ok(store)
     }
 
@@ -159,6 +167,7 @@ impl Store {
         Ok(Self {
             registry: Arc::new(Registry::new(slugs, options.mailbox_len)),
             budget: Budget::new(options.inflight_bytes),
+            journal_metrics: Arc::default(),
             turns: Turns::default(),
             is_closing: AtomicBool::new(false),
             catalogue: Arc::default(),
@@ -171,6 +180,7 @@ impl Store {
                 idle_timeout: options.idle_timeout,
                 window: options.window,
                 repeats_memory: Budget::new(options.repeats_bytes),
+                counters: ExperimentCounters::new(options.counted_experiments_max),
             }),
             folder,
             options,
@@ -248,7 +258,7 @@ impl Store {
             }
             match self.registry.try_send(slug, message) {
                 Ok(()) => break,
-                Err(TrySendError::Full(_)) => return Err(AppendError::Overloaded),
+                Err(TrySendError::Full(_)) => return Err(AppendError::MailboxFull),
                 // The actor isn't there, or was leaving. It comes back for this message.
                 Err(TrySendError::Closed(back)) => message = back,
             }
@@ -348,11 +358,13 @@ impl Store {
         let forgotten = self.registry.remove(slug);
         let end = |gone: Option<Removed>| gone.iter().for_each(Removed::end);
         let (registry, slug) = (self.registry.clone(), slug.clone());
+        let shared = self.shared.clone();
         let deletion = tokio::spawn(async move {
             let _catalogue = catalogue;
             let error = match removed.await {
                 Ok(Ok(())) => {
                     info!(experiment = %slug, "experiment deleted");
+                    shared.counters.forget(&slug);
                     end(forgotten);
                     return Ok(());
                 }

@@ -9,15 +9,18 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Frame, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use hyper::header::CONTENT_TYPE;
 
+use super::coding::{Coding, Undecoded};
 use super::error::{ApiError, ApiResult, Code};
 use super::server::AppState;
-use crate::experiment::BytePermit;
+use crate::experiment::{BytePermit, OverBudget};
 
 /// A body of at most this size leaves the buffer that the connection reads into. To copy it costs
 /// less than the new buffer that the connection would need while the entry waits.
 const COPIED_BYTES_MAX: usize = 4 << 10;
+/// Bodies over this size are worked on where they stall nobody.
+pub const STALLING_BYTES: usize = 256 << 10;
 
 /// What a body is, by its `content-type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +33,50 @@ pub enum MediaType {
     Unsaid,
 }
 
-/// Reads the whole body, at most `len_max` bytes of it. The permit covers its bytes.
+/// Reads the whole body; at most `len_max` bytes come out of it. The permit covers its bytes.
 pub async fn read(
+    body: Incoming,
+    coding: Coding,
+    len_max: usize,
+    state: &AppState,
+) -> ApiResult<(Bytes, BytePermit)> {
+    match coding {
+        Coding::Identity => read_as_sent(body, len_max, state).await,
+        // On the heap, so that the future of a plain body stays small.
+        coding => Box::pin(read_decoded(body, coding, len_max, state)).await,
+    }
+}
+
+/// Reads a body to its end, then decodes it: while a client is slow, nothing has come out yet.
+async fn read_decoded(
+    body: Incoming,
+    coding: Coding,
+    len_max: usize,
+    state: &AppState,
+) -> ApiResult<(Bytes, BytePermit)> {
+    let (sent, mut permit) = read_as_sent(body, coding.sent_len_max(len_max), state).await?;
+    let sent_len = sent.len();
+    // What is short at both ends is decoded here. What turns out not to be begins anew elsewhere.
+    let mut decoded = Err(Undecoded::TooLong);
+    if sent_len < STALLING_BYTES {
+        decoded = coding.decode(&sent, len_max.min(STALLING_BYTES), &mut permit);
+    }
+    if decoded == Err(Undecoded::TooLong) && len_max > STALLING_BYTES {
+        permit.shrink(permit.bytes() - sent_len);
+        let decode = move || (coding.decode(&sent, len_max, &mut permit), permit);
+        let elsewhere = tokio::task::spawn_blocking(decode).await;
+        (decoded, permit) = elsewhere.map_err(ApiError::internal)?;
+    }
+    let decoded = decoded.map_err(|undecoded| match undecoded {
+        Undecoded::TooLong => too_large(len_max),
+        Undecoded::OverBudget => OverBudget.into(),
+        Undecoded::Broken => coding.broken(),
+    })?;
+    permit.shrink(sent_len);
+    Ok((decoded, permit))
+}
+
+async fn read_as_sent(
     mut body: Incoming,
     len_max: usize,
     state: &AppState,
@@ -139,12 +184,6 @@ pub fn check_length(body: &Incoming, len_max: usize) -> ApiResult<()> {
 
 /// What the headers say that the body is.
 pub fn media_type(headers: &HeaderMap) -> ApiResult<MediaType> {
-    let encodings = headers.get_all(CONTENT_ENCODING).iter();
-    let mut encodings = encodings.map(|value| value.as_bytes().trim_ascii());
-    if !encodings.all(|coding| coding.eq_ignore_ascii_case(b"identity")) {
-        let message = "this content-encoding is not supported; send the body as it is";
-        return Err(ApiError::new(Code::UnsupportedContentEncoding, message));
-    }
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let Some(value) = types.next() else {
         return Ok(MediaType::Unsaid);

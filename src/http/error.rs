@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
-use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT_ENCODING, ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 
+use super::coding;
+use super::metrics::Limit;
 use super::reply::{self, Body};
 
 /// An error as the client sees it, and what only the operator sees.
@@ -16,6 +18,8 @@ pub struct ApiError {
     pub message: Cow<'static, str>,
     /// For the server's log only.
     pub detail: Option<String>,
+    /// The limit that was met, where the code doesn't say it.
+    pub limit: Option<Limit>,
     allow: Option<&'static str>,
 }
 
@@ -50,6 +54,7 @@ codes! {
     BodyEmpty BAD_REQUEST "body_empty",
     BodyNotUtf8 BAD_REQUEST "body_not_utf8",
     BodyBom BAD_REQUEST "body_bom",
+    BodyNotDecodable BAD_REQUEST "body_not_decodable",
     BodyIncomplete BAD_REQUEST "body_incomplete",
     AmbiguousLength BAD_REQUEST "ambiguous_length",
     JsonSyntax BAD_REQUEST "json_syntax",
@@ -116,6 +121,7 @@ impl ApiError {
             code,
             message: message.into(),
             detail: None,
+            limit: None,
             allow: None,
         }
     }
@@ -132,6 +138,13 @@ impl ApiError {
             format!("this path takes {allow} only"),
         );
         error.allow = Some(allow);
+        error
+    }
+
+    /// Too much is in flight: says which limit was met.
+    pub fn overloaded(limit: Limit, message: impl Into<Cow<'static, str>>) -> Self {
+        let mut error = Self::new(Code::Overloaded, message);
+        error.limit = Some(limit);
         error
     }
 
@@ -161,6 +174,9 @@ impl ApiError {
             }
             Code::ApiKeyMissing | Code::ApiKeyInvalid => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
+            }
+            Code::UnsupportedContentEncoding => {
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::TAKEN));
             }
             _ => {}
         }

@@ -74,13 +74,15 @@ impl Lives {
         }
     }
 
-    /// Ends the connections that had no request at the last sweep and have had none since.
-    pub fn sweep(&self) {
-        for life in self.open().values() {
-            if life.is_quiet_again() {
-                life.judge(ENDS);
-            }
-        }
+    /// Ends the connections that had no request at the last sweep and have had none since; says
+    /// how many.
+    pub fn sweep(&self) -> u64 {
+        let open = self.open();
+        let quiet = open.values().filter(|life| life.is_quiet_again());
+        quiet.fold(0, |count, life| {
+            life.judge(ENDS);
+            count + 1
+        })
     }
 
     /// Has every connection end when its requests are answered.
@@ -214,10 +216,10 @@ mod tests {
         let lives = Arc::new(Lives::default());
         let (task, _client) = connection(&lives);
         tokio::task::yield_now().await;
-        lives.sweep();
+        assert_eq!(lives.sweep(), 0);
         tokio::task::yield_now().await;
         assert!(!task.is_finished() && lives.open().len() == 1);
-        lives.sweep();
+        assert_eq!(lives.sweep(), 1);
         task.await.unwrap();
         assert!(lives.open().is_empty());
     }

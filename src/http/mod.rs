@@ -2,6 +2,7 @@
 
 mod accept;
 mod body;
+mod coding;
 pub mod error;
 pub mod framing;
 mod handlers;
@@ -9,6 +10,7 @@ mod idempotency;
 pub mod json;
 mod life;
 mod lines;
+pub mod metrics;
 mod object;
 mod pieces;
 pub mod query;

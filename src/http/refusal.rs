@@ -1,6 +1,7 @@
 //! What the layers below refuse, as errors of the API.
 
 use super::error::{ApiError, Code};
+use super::metrics::Limit;
 use crate::auth::{AuthError, Denied, KeyringError};
 use crate::experiment::{AppendError, OverBudget, ReadError, StoreError};
 
@@ -11,7 +12,8 @@ impl From<AppendError> for ApiError {
             AppendError::UnknownVariant { defined, .. } => return unknown_variant(defined),
             AppendError::TooManyVariants { .. } => Code::TooManyVariants,
             AppendError::KeyConflict { .. } => Code::IdempotencyConflict,
-            AppendError::Overloaded => return overloaded(),
+            AppendError::Overloaded => return overloaded(Limit::Machine),
+            AppendError::MailboxFull => return overloaded(Limit::Mailbox),
             AppendError::StorageFull => return storage_full(),
             AppendError::Failed => {
                 return Self::new(
@@ -30,7 +32,7 @@ impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::UnknownExperiment => unknown_experiment(),
-            ReadError::Overloaded => overloaded(),
+            ReadError::Overloaded => overloaded(Limit::Machine),
             ReadError::ShuttingDown => shutting_down(),
             // What is damaged, and where, names files: that is for the operator.
             ReadError::Damaged(what) => {
@@ -60,7 +62,7 @@ impl From<StoreError> for ApiError {
 
 impl From<OverBudget> for ApiError {
     fn from(_: OverBudget) -> Self {
-        overloaded()
+        overloaded(Limit::InflightBytes)
     }
 }
 
@@ -115,9 +117,9 @@ fn unknown_variant(defined: &[Box<str>]) -> ApiError {
     ApiError::new(Code::UnknownVariant, message)
 }
 
-fn overloaded() -> ApiError {
-    ApiError::new(
-        Code::Overloaded,
+fn overloaded(limit: Limit) -> ApiError {
+    ApiError::overloaded(
+        limit,
         "too many requests are in flight; nothing was stored, try again",
     )
 }
@@ -153,6 +155,7 @@ mod tests {
                 "too_many_variants",
             ),
             (AppendError::Overloaded, 503, "overloaded"),
+            (AppendError::MailboxFull, 503, "overloaded"),
             (AppendError::StorageFull, 507, "storage_full"),
             (AppendError::Failed, 500, "append_failed"),
             (AppendError::StorageFailed, 503, "storage_failed"),

@@ -24,6 +24,7 @@ enum Endpoint {
     Segment,
     Keys,
     Key,
+    Metrics,
 }
 
 /// What a request asks for.
@@ -48,7 +49,31 @@ pub enum Action {
     CreateKey,
     ListKeys,
     RevokeKey,
+    Metrics,
 }
+
+/// Each action, with the method and the path that ask for it.
+pub const ACTIONS: [(Action, &str, &str); 19] = [
+    (Action::Health, "GET", "/health"),
+    (Action::Ready, "GET", "/ready"),
+    (Action::ListExperiments, "GET", "/experiments"),
+    (Action::Define, "PUT", "/experiment/:slug"),
+    (Action::Describe, "GET", "/experiment/:slug"),
+    (Action::Delete, "DELETE", "/experiment/:slug"),
+    (Action::Append, "POST", "/experiment/:slug/log"),
+    (Action::AppendBatch, "POST", "/experiment/:slug/logs"),
+    (Action::GetEntry, "GET", "/experiment/:slug/log/:logId"),
+    (Action::QueryLogs, "GET", "/experiment/:slug/logs"),
+    (Action::Tail, "GET", "/experiment/:slug/tail"),
+    (Action::ListSegments, "GET", "/experiment/:slug/segments"),
+    (Action::GetSegment, "GET", "/experiment/:slug/segments/:n"),
+    (Action::Stats, "GET", "/experiment/:slug/stats"),
+    (Action::Report, "GET", "/experiment/:slug/report"),
+    (Action::CreateKey, "POST", "/keys"),
+    (Action::ListKeys, "GET", "/keys"),
+    (Action::RevokeKey, "DELETE", "/keys/:id"),
+    (Action::Metrics, "GET", "/metrics"),
+];
 
 /// A path that names something.
 #[derive(Debug)]
@@ -91,6 +116,7 @@ impl Router {
             ("/experiment/{slug}/report", Endpoint::Report),
             ("/keys", Endpoint::Keys),
             ("/keys/{id}", Endpoint::Key),
+            ("/metrics", Endpoint::Metrics),
         ] {
             let inserted = router.insert(path, endpoint);
             debug_assert!(inserted.is_ok(), "the paths above don't conflict");
@@ -121,6 +147,12 @@ impl Place<'_> {
         matches!(self.endpoint, Endpoint::Health | Endpoint::Ready)
     }
 
+    /// Whether a key may come as `authorization: Bearer`, too: Prometheus can't send other headers
+    /// before its version 3.
+    pub fn takes_bearer(&self) -> bool {
+        self.endpoint == Endpoint::Metrics
+    }
+
     /// What `method` asks for here.
     pub fn action(&self, method: &Method) -> Result<Action, ApiError> {
         let is_get = method == Method::GET || method == Method::HEAD;
@@ -142,6 +174,7 @@ impl Place<'_> {
             Endpoint::Report if is_get => Action::Report,
             Endpoint::Keys if is_get => Action::ListKeys,
             Endpoint::Keys if method == Method::POST => Action::CreateKey,
+            Endpoint::Metrics if is_get => Action::Metrics,
             Endpoint::Key if method == Method::DELETE => Action::RevokeKey,
             _ => return Err(ApiError::method_not_allowed(self.allow())),
         };
@@ -172,7 +205,8 @@ impl Place<'_> {
             | Endpoint::Segments
             | Endpoint::Segment
             | Endpoint::Stats
-            | Endpoint::Report => "GET, HEAD",
+            | Endpoint::Report
+            | Endpoint::Metrics => "GET, HEAD",
             Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
             Endpoint::Log => "POST",
             Endpoint::Logs | Endpoint::Keys => "GET, HEAD, POST",
@@ -196,7 +230,8 @@ impl Action {
             | Self::ListSegments
             | Self::GetSegment
             | Self::Stats
-            | Self::Report => Scope::Read,
+            | Self::Report
+            | Self::Metrics => Scope::Read,
             Self::Define | Self::Delete => Scope::Admin,
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
         }
@@ -238,6 +273,18 @@ mod tests {
             let found = router.find(path).and_then(|place| place.action(&method));
             let found = found.map_err(|error| error.code.as_str());
             assert_eq!(found, expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn actions_stand_at_their_places() {
+        let router = Router::new();
+        for (place, (action, method, path)) in ACTIONS.into_iter().enumerate() {
+            assert_eq!(action as usize, place);
+            let path = path.replace(":slug", "a").replace(":logId", "log_1");
+            let found = router.find(&path).unwrap();
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            assert_eq!(found.action(&method).unwrap(), action);
         }
     }
 

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::framing::Watched;
 use super::life::{Life, Lives};
+use super::metrics::{HttpMetrics, Limit};
 use super::router::Router;
 use super::service::respond;
 use crate::auth::Keyring;
@@ -40,6 +41,8 @@ pub struct Limits {
     pub batch_bytes_max: usize,
     /// Connections at the same time; further ones wait to be accepted.
     pub connections_max: usize,
+    /// Requests that are worked on at the same time; further ones are refused.
+    pub requests_max: u64,
     /// How long a client may be silent in the middle of a body.
     pub body_silence_max: Duration,
     /// Those who follow an experiment, at the same time; further ones are refused.
@@ -58,6 +61,10 @@ pub struct AppState {
     pub limits: Limits,
     /// The table of paths.
     pub(super) router: Router,
+    /// What is counted.
+    pub metrics: HttpMetrics,
+    /// Places for connections.
+    pub(super) places: Arc<Semaphore>,
     /// Places for those who follow an experiment.
     pub(super) tails: Arc<Semaphore>,
     /// Places for those who take a segment.
@@ -73,6 +80,8 @@ impl AppState {
         Self {
             store: Arc::new(store),
             keyring: Arc::new(keyring),
+            metrics: HttpMetrics::new(),
+            places: Arc::new(Semaphore::new(limits.connections_max)),
             tails: Arc::new(Semaphore::new(limits.tails_max)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             is_ending: watch::Sender::new(false),
@@ -111,6 +120,7 @@ impl Default for Limits {
             body_bytes_max: 1 << 20,
             batch_bytes_max: 64 << 20,
             connections_max: 10_000,
+            requests_max: 20_000,
             body_silence_max: Duration::from_secs(30),
             tails_max: 1000,
             tail_beat: Duration::from_secs(15),
@@ -139,7 +149,6 @@ struct Connections {
     state: Arc<AppState>,
     builder: auto::Builder<TokioExecutor>,
     lives: Arc<Lives>,
-    places: Arc<Semaphore>,
 }
 
 impl Connections {
@@ -156,19 +165,20 @@ impl Connections {
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(1024);
-        let places = Arc::new(Semaphore::new(state.limits.connections_max));
         Self {
             state,
             builder,
             lives: Arc::default(),
-            places,
         }
     }
 
     async fn accept(&self, listener: &TcpListener) {
-        while let Ok(place) = self.places.clone().acquire_owned().await {
+        while let Ok(place) = self.state.places.clone().acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => self.serve(stream, place),
+                Ok((stream, _)) => {
+                    self.state.metrics.accepted.add(1);
+                    self.serve(stream, place);
+                }
                 Err(error) if is_of_one_connection(&error) => {
                     debug!(%error, "a connection ended before it was accepted");
                 }
@@ -206,7 +216,8 @@ impl Connections {
     async fn sweep(&self) {
         loop {
             tokio::time::sleep(QUIET_MAX).await;
-            self.lives.sweep();
+            let ended = self.lives.sweep();
+            self.state.metrics.met(Limit::Quiet, ended);
         }
     }
 
@@ -214,7 +225,8 @@ impl Connections {
         self.state.is_ending.send_replace(true);
         self.lives.finish();
         let all = u32::try_from(self.state.limits.connections_max).unwrap_or(u32::MAX);
-        let drained = tokio::time::timeout(DRAIN_TIMEOUT, self.places.acquire_many(all)).await;
+        let drained =
+            tokio::time::timeout(DRAIN_TIMEOUT, self.state.places.acquire_many(all)).await;
         if drained.is_err() {
             warn!("some connections did not end in time");
         }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -10,17 +11,20 @@ use hyper::{Method, Request, Response};
 use tracing::{debug, error};
 
 use super::body;
+use super::coding::Coding;
 use super::error::{ApiError, ApiResult, Code};
 use super::framing::Ambiguity;
 use super::handlers::Work;
 use super::life::Working;
+use super::metrics::Limit;
 use super::refusal::unknown_experiment;
 use super::reply::{self, Body};
-use super::router::Action;
+use super::router::{Action, Place};
 use super::server::AppState;
 use crate::model::Slug;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const REQUEST_ID_LEN_MAX: usize = 128;
 
 /// A request that may be done, on its way to its handler.
@@ -35,6 +39,22 @@ pub struct Asked {
     pub principal: Arc<crate::auth::Principal>,
 }
 
+/// A request that is worked on; it no longer is when this is dropped.
+struct Worked(Arc<AppState>);
+
+impl Worked {
+    fn begin(state: Arc<AppState>) -> Self {
+        state.metrics.begin();
+        Self(state)
+    }
+}
+
+impl Drop for Worked {
+    fn drop(&mut self) {
+        self.0.metrics.end();
+    }
+}
+
 /// Answers one request. Every answer, an error's too, names the request's id. Until then its
 /// connection counts as working.
 pub fn respond(
@@ -43,22 +63,29 @@ pub fn respond(
     ambiguity: &Ambiguity,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+    let begun = Instant::now();
     let request_id = request_id(&state, &request);
     let is_head = request.method() == Method::HEAD;
+    let worked = Worked::begin(state);
     // Before the first wait, so that the future, which is moved for each request, holds little.
-    let work = check(&state, ambiguity, request);
+    let mut asked_for = None;
+    let work = check(&worked.0, ambiguity, request, &mut asked_for);
     async move {
+        let state = &*worked.0;
         let answered = match work {
-            Ok(work) => work.answer(&state).await,
+            Ok(work) => work.answer(state).await,
             Err(refused) => Err(refused),
         };
         let mut response = match answered {
             Ok(response) => response,
             Err(refused) => {
+                state.metrics.refused(&refused);
                 log_refusal(&refused, &request_id);
                 refused.into_response()
             }
         };
+        let status = response.status();
+        state.metrics.answered(asked_for, status, begun.elapsed());
         response.headers_mut().insert(REQUEST_ID, request_id);
         response.body_mut().tell(|| working.pulse());
         if is_head {
@@ -70,19 +97,37 @@ pub fn respond(
 
 /// The order of checks is part of the contract: who asks, whether they may, whether it exists,
 /// whether it can be asked so; only then is the body read.
-fn check(state: &AppState, ambiguity: &Ambiguity, request: Request<Incoming>) -> ApiResult<Work> {
+fn check(
+    state: &AppState,
+    ambiguity: &Ambiguity,
+    request: Request<Incoming>,
+    asked_for: &mut Option<Action>,
+) -> ApiResult<Work> {
     let (method, path) = (request.method(), request.uri().path());
     let place = state.router.find(path);
     if let Ok(place) = &place
         && place.is_open()
     {
-        return Ok(Work::Status(place.action(method)?));
+        let action = place.action(method)?;
+        *asked_for = Some(action);
+        return Ok(Work::Status(action));
     }
-    let principal = state.keyring.authenticate(request.headers())?;
+    // Early, but behind what load balancers ask.
+    if state.metrics.in_flight() > state.limits.requests_max {
+        let message = "too many requests are in flight; nothing was stored, try again";
+        return Err(ApiError::overloaded(Limit::InflightRequests, message));
+    }
+    let headers = request.headers();
+    let by_bearer = place.as_ref().is_ok_and(Place::takes_bearer) && !headers.contains_key(API_KEY);
+    let principal = match by_bearer {
+        true => state.keyring.authenticate_bearer(headers),
+        false => state.keyring.authenticate(headers),
+    }?;
     let place = place?;
     let slug = place.slug(method);
     let action = place.action(method);
     if let Ok(action) = &action {
+        *asked_for = Some(*action);
         let known = slug.as_ref().ok().and_then(Option::as_ref);
         principal.may(action.scope(), known)?;
         if action.manages_keys() {
@@ -142,16 +187,22 @@ pub fn slug_of(asked: &Asked) -> ApiResult<&Slug> {
 }
 
 /// As [`check_body`], where one JSON value is expected.
-pub fn check_json_body(asked: &Asked, len_max: usize) -> ApiResult<()> {
-    if check_body(asked, len_max)? == body::MediaType::NdJson {
+pub fn check_json_body(asked: &Asked, len_max: usize) -> ApiResult<Coding> {
+    let (media_type, coding) = check_body(asked, len_max)?;
+    if media_type == body::MediaType::NdJson {
         let message = "application/x-ndjson is for batches: POST it to …/logs";
         return Err(ApiError::new(Code::UnsupportedMediaType, message));
     }
-    Ok(())
+    Ok(coding)
 }
 
-/// The media type and the declared length, checked before the body is read.
-pub fn check_body(asked: &Asked, len_max: usize) -> ApiResult<body::MediaType> {
-    body::check_length(asked.request.body(), len_max)?;
-    body::media_type(asked.request.headers())
+/// The media type, the coding and the declared length, checked before the body is read.
+pub fn check_body(asked: &Asked, len_max: usize) -> ApiResult<(body::MediaType, Coding)> {
+    let coding = Coding::of(asked.request.headers());
+    // Of a coding that isn't known nothing can come out.
+    let sent_len_max = coding
+        .as_ref()
+        .map_or(len_max, |coding| coding.sent_len_max(len_max));
+    body::check_length(asked.request.body(), sent_len_max)?;
+    Ok((body::media_type(asked.request.headers())?, coding?))
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::format::{BATCHES_AT, HEADER_COPY_AT, LapHeader};
+use super::metrics::JournalMetrics;
 use super::{CommitError, JournalHealth};
 use crate::fs::{File, FileSystem, Host, is_full, is_out_of_descriptors, write_all_at};
 use crate::log::segment_file::{SegmentFile, Trouble};
@@ -48,6 +49,8 @@ pub struct Shared {
     filesystem: Arc<dyn FileSystem>,
     /// What an acknowledgement means.
     pub durability: Durability,
+    /// What is counted of its work.
+    pub metrics: Arc<JournalMetrics>,
     lap_bytes_max: u64,
     free_bytes_min: u64,
     failed: AtomicBool,
@@ -139,6 +142,7 @@ impl Shared {
             store_dir,
             filesystem,
             durability,
+            metrics: Arc::default(),
             lap_bytes_max,
             free_bytes_min,
             failed: AtomicBool::new(false),
@@ -386,7 +390,9 @@ impl Checkpointer {
             self.sync(segments)?;
         }
         lap.dirty.clear();
-        self.make_spare(lap)
+        self.make_spare(lap)?;
+        self.shared.metrics.checkpoints.add(1);
+        Ok(())
     }
 
     fn write_out_some(&mut self) -> Result<(), Trouble> {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::error;
 
@@ -170,10 +171,16 @@ impl Committer {
             synced_through,
             group_count,
         );
+        let metrics = &self.shared.metrics;
         write_all_at(&*self.lap.file, &self.buffer, self.lap.position)?;
         if self.shared.durability == Durability::Sync {
+            let begun = Instant::now();
             self.lap.file.sync_data()?;
+            metrics.sync_us.observe_us(begun.elapsed());
         }
+        metrics.written_bytes.add(self.buffer.len() as u64);
+        let entries: usize = groups.iter().map(|group| group.entry_count).sum();
+        metrics.batch_entries.observe(entries as u64);
         self.shared.note_written(self.next_batch);
         self.lap.position += self.buffer.len() as u64;
         self.next_batch += 1;

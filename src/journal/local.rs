@@ -350,6 +350,7 @@ mod tests {
                 offset: n * GROUP_LEN,
                 lead: Lead::default(),
                 bytes: vec![7; GROUP_LEN as usize],
+                entry_count: 0,
                 mark: Mark::None,
                 if_full: IfFull::Waits,
                 done: Box::new(move |result| done.send((n, result)).unwrap()),

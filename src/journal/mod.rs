@@ -8,6 +8,7 @@ pub mod committer;
 mod correct;
 pub mod format;
 pub mod local;
+pub mod metrics;
 pub mod redo;
 pub mod scan;
 
@@ -26,6 +27,8 @@ pub struct Group {
     pub lead: Lead,
     /// The bytes.
     pub bytes: Vec<u8>,
+    /// How many entries are durable once it is: for the figures alone.
+    pub entry_count: usize,
     /// Whether a large group around the journal begins or ends here.
     pub mark: Mark,
     /// What becomes of it while the journal is full.

@@ -83,7 +83,7 @@ pub fn verify_source(source: &Source) -> Result<Report, OfflineError> {
             if let Err(error) = DefinitionFile::read(source.disk(), dir) {
                 report.find(dir, format!("the definition can't be read: {error}"));
             }
-            report.check_mark(&*disk, dir)?;
+            report.check_mark(source.disk(), dir)?;
         }
     }
     let mut before: Option<(SourceSegment, u64)> = None;
@@ -99,7 +99,7 @@ pub fn verify_source(source: &Source) -> Result<Report, OfflineError> {
                 };
                 match before.as_ref().filter(is_neighbour) {
                     Some(before) => report.check_order(&segment, before),
-                    None if source.has_whole_logs() => report.check_first(&*disk, &segment)?,
+                    None if source.has_whole_logs() => report.check_first(source.disk(), &segment)?,
                     None => {}
                 }
                 report.check_segment(&open)

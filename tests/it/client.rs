@@ -169,6 +169,14 @@ impl Answer {
         code.unwrap_or_default().to_owned()
     }
 
+    /// The code of an error; empty when it is none, or isn't even JSON.
+    pub fn code_or_empty(&self) -> String {
+        match self.status {
+            200 => String::new(),
+            _ => self.code(),
+        }
+    }
+
     /// The message of an error.
     pub fn message(&self) -> String {
         let json = self.json();

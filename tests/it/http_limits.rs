@@ -153,6 +153,39 @@ fn a_full_mailbox_is_told_at_once_and_nothing_of_it_is_stored() {
 }
 
 #[test]
+fn so_many_requests_are_worked_on_and_health_is_told_beyond_that() {
+    let limits = Limits {
+        requests_max: 1,
+        ..Limits::default()
+    };
+    let front = Front::start(StoreOptions::default(), limits);
+    let (begin, end) = EXAMPLE.split_at(100);
+    let mut first = front.begin(LOG, EXAMPLE.len(), begin);
+    while front.state.metrics.in_flight() == 0 {
+        std::thread::yield_now();
+    }
+    for path in [LOG, "/experiment/demo/logs"] {
+        let refused = front.ask("POST", path, EXAMPLE);
+        let words = "too many requests are in flight; nothing was stored, try again";
+        refused.assert_error(503, "overloaded", words, path);
+        assert_eq!(refused.header("retry-after"), Some("1"));
+    }
+    assert_eq!(front.ask("GET", "/health", "").status, 200);
+    assert_eq!(front.ask("GET", "/ready", "").status, 200);
+    first.send_raw(end.as_bytes()).unwrap();
+    first.read_answer(false).unwrap().log_id();
+    while front.state.metrics.in_flight() > 0 {
+        std::thread::yield_now();
+    }
+    front.ask("POST", LOG, EXAMPLE).log_id();
+    assert_eq!(front.count(), 2);
+    let metrics = front.ask("GET", "/metrics", "");
+    let metrics = String::from_utf8(metrics.body).unwrap();
+    let met = r#"trialog_limits_met_total{limit="inflight_requests"} 2"#;
+    assert!(metrics.contains(met), "{metrics}");
+}
+
+#[test]
 fn a_client_that_is_silent_in_the_middle_of_a_body_is_told_and_its_bytes_come_back() {
     let half = &EXAMPLE[..EXAMPLE.len() / 2];
     let options = StoreOptions {

@@ -1,4 +1,4 @@
-//! Keys are in nothing that the server says, however much it says.
+//! Keys, and what is in entries, are in nothing that the server says, however much it says.
 
 use http_body_util::Full;
 use hyper::Request;
@@ -40,6 +40,27 @@ async fn no_key_is_ever_logged() {
         assert!(client.is_closed());
         ask_by_http2(&server, key).await;
     }
+    // Entries that are refused, for each reason there is: their words are in no error either.
+    for body in [
+        r#"{"variantKey":"A","input":"Elbereth"}"#,
+        r#"{"variantKey":"A","input":{"x":"Elbereth}}"#,
+        r#"{"input":{"x":"Elbereth"}}"#,
+        r#"{"variantKey":"Elbereth"}"#,
+        r#"{"variantKey":["Elbereth"]}"#,
+        r#"{"variantKey":"A","input":{"Elbereth":"\ud800"}}"#,
+        r#"["Elbereth"]"#,
+        "Elbereth",
+    ] {
+        for path in ["/experiment/demo/log", "/experiment/demo/logs"] {
+            let refused = server.ask("POST", path, body);
+            assert_eq!(refused.status, 400, "{body}");
+            let told = String::from_utf8(refused.body).unwrap();
+            assert!(!told.contains("Elbereth"), "an error says {told}");
+        }
+    }
+    let metrics = server.ask("GET", "/metrics", "");
+    let metrics = String::from_utf8(metrics.body).unwrap();
+    assert!(metrics.contains(r#"trialog_entries_total{experiment="demo"}"#));
     let revoked = server.ask("DELETE", &format!("/keys/{id}"), "");
     assert_eq!(revoked.status, 200);
     let (status, said) = server.end();
@@ -51,6 +72,14 @@ async fn no_key_is_ever_logged() {
     for key in &keys {
         let secret = key.rsplit('_').next().unwrap();
         assert!(!said.contains(secret), "a key was logged");
+        assert!(!metrics.contains(secret), "a key is in the metrics");
+    }
+    for words in ["Elbereth", "latency_ms", "session_abc_123"] {
+        assert!(!said.contains(words), "of an entry {words} was logged");
+        assert!(
+            !metrics.contains(words),
+            "of an entry {words} is in the metrics"
+        );
     }
     assert!(
         !said.contains("latest AI advancements"),

@@ -35,6 +35,7 @@ impl Actor {
             offset: staged.offset,
             lead: staged.lead.clone(),
             bytes: std::mem::take(&mut staged.bytes),
+            entry_count: 0,
             mark: Mark::Begin,
             if_full: IfFull::IsTakenBack,
             done: Box::new(|_| {}),
@@ -62,8 +63,14 @@ impl Actor {
         .unwrap_or_else(|panic| Err(Trouble::Sync(io::Error::other(panic))));
         match written {
             Ok(()) => {
-                let end_mark = end_mark(&staged, end, seam_offset, seam);
+                let mut end_mark = end_mark(&staged, end, seam_offset, seam);
+                end_mark.entry_count = batch.new_count();
                 let result = self.commit_group(end_mark).await;
+                if result.is_ok() {
+                    let counters = self.counters();
+                    counters.entries.add(batch.new_count() as u64);
+                    counters.bytes.add(end - begin);
+                }
                 self.news.tell();
                 batch.answer(result.map_err(AppendError::from));
                 return result.is_ok();
@@ -99,6 +106,7 @@ impl Actor {
             offset: next.offset,
             lead: next.lead,
             bytes: next.bytes,
+            entry_count: 0,
             mark: Mark::None,
             if_full: IfFull::HasRoom,
             done: Box::new(|_| {}),
@@ -132,6 +140,7 @@ fn end_mark(staged: &Staged, end: u64, seam_offset: u64, seam: Vec<u8>) -> Group
         offset: seam_offset,
         lead: Lead::default(),
         bytes: seam,
+        entry_count: 0,
         mark: Mark::End { end },
         if_full: IfFull::HasRoom,
         done: Box::new(|_| {}),

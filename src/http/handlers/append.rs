@@ -6,7 +6,8 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use crate::experiment::{AppendError, Appended, BytePermit};
-use crate::http::body::{self, MediaType};
+use crate::http::body::{self, MediaType, STALLING_BYTES};
+use crate::http::coding::Coding;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::idempotency::Keys;
 use crate::http::json::{Batch, Shape, parse_batch, parse_entry};
@@ -14,9 +15,6 @@ use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
 use crate::http::service::{Asked, check_body, check_json_body, slug_of};
 use crate::model::{Durability, LogId, NewEntry, Slug};
-
-/// Bodies over this size are checked on a thread where they stall nobody.
-const STALLING_BYTES: usize = 256 << 10;
 
 const DURABILITY: HeaderName = HeaderName::from_static("trialog-durability");
 /// How many entries of a request were stored before. Not there when none was.
@@ -26,22 +24,29 @@ const REPEATED: HeaderName = HeaderName::from_static("trialog-repeated");
 pub struct One {
     slug: Slug,
     keys: Keys,
+    coding: Coding,
     body: Incoming,
 }
 
 impl One {
     /// The entry that is sent, if it can be one by its headers.
     pub fn new(state: &AppState, asked: Asked) -> ApiResult<Self> {
-        check_json_body(&asked, state.limits.body_bytes_max)?;
+        let coding = check_json_body(&asked, state.limits.body_bytes_max)?;
         let keys = Keys::of_entry(asked.request.headers())?;
         let slug = slug_of(&asked)?.clone();
         let body = asked.request.into_body();
-        Ok(Self { slug, keys, body })
+        Ok(Self {
+            slug,
+            keys,
+            coding,
+            body,
+        })
     }
 
     /// Appends it and answers its id once it is durable.
     pub async fn append(self, state: &AppState) -> ApiResult<Response<Body>> {
-        let (body, permit) = body::read(self.body, state.limits.body_bytes_max, state).await?;
+        let (body, permit) =
+            body::read(self.body, self.coding, state.limits.body_bytes_max, state).await?;
         let (entry, permit) = check(body, self.keys, permit).await?;
         let appended = state.store.append_batch(&self.slug, vec![entry], permit);
         let appended = appended.await?;
@@ -59,14 +64,16 @@ impl One {
 /// Appends all entries of a batch or none.
 pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let len_max = state.limits.batch_bytes_max;
-    let shape = match check_body(&asked, len_max)? {
+    let (media_type, coding) = check_body(&asked, len_max)?;
+    let shape = match media_type {
         MediaType::NdJson => Some(Shape::Lines),
         // Many clients send lines with JSON's own type.
         MediaType::Json | MediaType::Unsaid => None,
     };
     let keys = Keys::of_batch(asked.request.headers())?;
     let slug = slug_of(&asked)?.clone();
-    let (body, permit) = body::read(asked.request.into_body(), len_max, state).await?;
+    let body = asked.request.into_body();
+    let (body, permit) = body::read(body, coding, len_max, state).await?;
     let (batch, permit) = check_batch(body, shape, keys, permit).await?;
     let places = batch.places();
     let appended = state.store.append_batch(&slug, batch.entries, permit).await;

@@ -5,6 +5,7 @@ mod entry;
 mod experiments;
 mod keys;
 mod logs;
+mod metrics;
 pub mod report;
 mod segments;
 mod stats;
@@ -66,6 +67,7 @@ async fn handle(state: &AppState, action: Action, asked: Asked) -> ApiResult<Res
         Action::Delete => experiments::delete(state, asked).await,
         Action::CreateKey => keys::create(state, asked).await,
         Action::ListKeys => keys::list(state, &asked),
+        Action::Metrics => metrics::metrics(state, asked).await,
         Action::RevokeKey => keys::revoke(state, asked).await,
     }
 }

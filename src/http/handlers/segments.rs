@@ -13,6 +13,7 @@ use tracing::error;
 use crate::entry_json::rfc3339_ms;
 use crate::experiment::segments::{SegmentDownload, SegmentInfo, SegmentState, Sought};
 use crate::http::error::{ApiError, ApiResult, Code};
+use crate::http::metrics::Limit;
 use crate::http::pieces::{Next, PieceByPiece, Pieces};
 use crate::http::query::{self, limit_of, parameters};
 use crate::http::range::{Wanted, wanted};
@@ -67,7 +68,7 @@ pub async fn download(state: &AppState, asked: Asked) -> ApiResult<Response<Body
     // Each holds a descriptor, of which the log itself needs some.
     let place = state.downloads.clone().try_acquire_owned().map_err(|_| {
         let message = format!("{DOWNLOADS_MAX} segments are being sent already: try again later");
-        ApiError::new(Code::Overloaded, message)
+        ApiError::overloaded(Limit::Downloads, message)
     })?;
     let segment = match state.store.segment(slug_of(&asked)?, number).await? {
         Sought::Found(segment) => segment,

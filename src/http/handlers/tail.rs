@@ -17,6 +17,7 @@ use crate::entry_json::EntryWriter;
 use crate::experiment::reading::{Lost, Met, Sink};
 use crate::experiment::tail::{Tail, TailError};
 use crate::http::error::{ApiError, ApiResult, Code};
+use crate::http::metrics::Limit;
 use crate::http::pieces::{Next, PieceByPiece, Pieces};
 use crate::http::query::parameters;
 use crate::http::reply::Body;
@@ -49,7 +50,7 @@ pub async fn tail(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let place = state.tails.clone().try_acquire_owned().map_err(|_| {
         let tails_max = state.limits.tails_max;
         let message = format!("there are {tails_max} tails already: end some, or try again later");
-        ApiError::new(Code::Overloaded, message)
+        ApiError::overloaded(Limit::Tails, message)
     })?;
     let mut key = HeaderMap::new();
     for value in headers.get_all("x-api-key") {
