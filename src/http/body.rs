@@ -44,8 +44,9 @@ pub async fn read(
     let mut covered = hint.lower() as usize;
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
+    let silence_max = state.limits().body_silence_max;
     loop {
-        let Some(frame) = next_frame(&mut body, state.limits.body_silence_max).await? else {
+        let Some(frame) = next_frame(&mut body, silence_max).await? else {
             break;
         };
         let frame = frame.map_err(|_| {

@@ -2,6 +2,8 @@
 
 mod accept;
 mod body;
+mod caller;
+mod clock;
 pub mod error;
 pub mod framing;
 mod handlers;
@@ -18,6 +20,7 @@ mod reply;
 pub mod router;
 mod server;
 mod service;
+pub mod tls;
 
 pub use handlers::report::DAMAGED_PLACES;
-pub use server::{AppState, Limits, serve};
+pub use server::{AppState, Limits, serve, serve_tls};

@@ -4,10 +4,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{HeaderName, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
+use super::caller::{self, Names};
+use super::clock::Moment;
 use super::error::{ApiError, ApiResult, Code};
 use super::framing::Ambiguity;
 use super::life::Working;
@@ -18,8 +20,9 @@ use super::server::AppState;
 use super::{body, handlers};
 use crate::model::Slug;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const REQUEST_ID_LEN_MAX: usize = 128;
+const REQUEST_ID: HeaderName = HeaderName::from_static(caller::REQUEST_ID);
+/// The route of a path that is none of ours: the path itself isn't told.
+const NO_ROUTE: &str = "none";
 
 /// A request that may be done, on its way to its handler.
 pub struct Asked {
@@ -41,16 +44,39 @@ pub async fn respond(
     ambiguity: Ambiguity,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let request_id = request_id(&state, &request);
-    let is_head = request.method() == Method::HEAD;
-    let mut response = match answer(&state, &ambiguity, request).await {
+    let begun = Moment::now();
+    let names = Names::of(request.headers(), &state.request_ids);
+    let method = request.method().clone();
+    let is_head = method == Method::HEAD;
+    let mut route = NO_ROUTE;
+    let mut response = match answer(&state, &ambiguity, &mut route, request).await {
         Ok(response) => response,
         Err(refused) => {
-            log_refusal(&refused, &request_id);
+            log_refusal(&refused, &names);
             refused.into_response()
         }
     };
-    response.headers_mut().insert(REQUEST_ID, request_id);
+    let (took, slow) = (begun.elapsed(), state.limits().slow_request);
+    if took >= slow && !slow.is_zero() {
+        warn!(
+            request_id = names.id(),
+            trace_id = names.trace_id(),
+            method = method_word(&method),
+            route,
+            status = response.status().as_u16(),
+            ms = took.as_millis(),
+            "slow request"
+        );
+    }
+    debug!(
+        request_id = names.id(),
+        trace_id = names.trace_id(),
+        method = method_word(&method),
+        route,
+        status = response.status().as_u16(),
+        "request answered"
+    );
+    response.headers_mut().insert(REQUEST_ID, names.into_id());
     response.body_mut().tell(|| working.pulse());
     if is_head {
         response = reply::without_body(response);
@@ -63,10 +89,14 @@ pub async fn respond(
 async fn answer(
     state: &AppState,
     ambiguity: &Ambiguity,
+    route: &mut &'static str,
     request: Request<Incoming>,
 ) -> ApiResult<Response<Body>> {
     let (method, path) = (request.method(), request.uri().path());
     let place = state.router.find(path);
+    if let Ok(place) = &place {
+        *route = place.route();
+    }
     if let Ok(place) = &place
         && place.is_open()
     {
@@ -113,20 +143,20 @@ fn check_framing(ambiguity: &Ambiguity, request: &Request<Incoming>) -> ApiResul
     Ok(())
 }
 
-fn request_id(state: &AppState, request: &Request<Incoming>) -> HeaderValue {
-    let sent = request.headers().get(REQUEST_ID);
-    let usable = sent.filter(|id| {
-        let bytes = id.as_bytes();
-        (1..=REQUEST_ID_LEN_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
-    });
-    usable.cloned().unwrap_or_else(|| state.request_ids.next())
+fn log_refusal(refused: &ApiError, names: &Names) {
+    let code = refused.code.as_str();
+    let (request_id, trace_id) = (names.id(), names.trace_id());
+    match &refused.detail {
+        Some(detail) => error!(request_id, trace_id, code, detail, "request failed"),
+        None => debug!(request_id, trace_id, code, "request refused"),
+    }
 }
 
-fn log_refusal(refused: &ApiError, request_id: &HeaderValue) {
-    let code = refused.code.as_str();
-    match &refused.detail {
-        Some(detail) => error!(?request_id, code, detail, "request failed"),
-        None => debug!(?request_id, code, "request refused"),
+/// A method that isn't one of HTTP's own may be any text of a client: it isn't told.
+fn method_word(method: &Method) -> &str {
+    match *method {
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::DELETE => method.as_str(),
+        _ => "other",
     }
 }
 

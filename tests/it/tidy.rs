@@ -45,7 +45,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("bincode::", &["log/record.rs"]),
     ("std::fs", &["fs/", "cli/", "bench/"]),
     ("memmap2::", &["fs/"]),
-    ("rustix::", &["fs/", "bench/alarm.rs"]),
+    ("rustix::", &["fs/", "bench/alarm.rs", "http/clock.rs"]),
     (
         "tokio::",
         &[
@@ -64,6 +64,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tokio_postgres::", &["bench/peers/postgres.rs"]),
     ("matchit::", &["http/"]),
     ("clap::", &["cli/", "main.rs"]),
+    ("toml::", &["cli/settings"]),
+    ("rustls::", &["http/tls.rs", "cli/client_tls.rs"]),
     ("statrs::", &["stats/"]),
     ("num_bigint::", &["stats/"]),
     (" ::csv::", &["offline/export/csv.rs"]),

@@ -23,7 +23,7 @@ const REPEATED: HeaderName = HeaderName::from_static("trialog-repeated");
 
 /// Appends one entry and answers its id once it is durable.
 pub async fn one(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
-    let len_max = state.limits.body_bytes_max;
+    let len_max = state.limits().body_bytes_max;
     check_json_body(&asked, len_max)?;
     let keys = Keys::of_entry(asked.request.headers())?;
     let slug = slug_of(&asked)?.clone();
@@ -42,7 +42,7 @@ pub async fn one(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
 
 /// Appends all entries of a batch or none.
 pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
-    let len_max = state.limits.batch_bytes_max;
+    let len_max = state.limits().batch_bytes_max;
     let shape = match check_body(&asked, len_max)? {
         MediaType::NdJson => Some(Shape::Lines),
         // Many clients send lines with JSON's own type.
