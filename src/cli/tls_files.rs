@@ -16,6 +16,8 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Which files.
 #[derive(Debug, Clone, clap::Args)]
+// Its name must not be that of the arguments that it is among.
+#[group(id = "tls")]
 pub struct Args {
     /// The server's certificate, and those that lead to the one that clients know (PEM). It is read
     /// again on SIGHUP and when it changes.

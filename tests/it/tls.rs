@@ -232,7 +232,10 @@ fn whoever_trusts_another_or_speaks_no_tls_ends_cleanly() {
         .connect(&asked)
         .err()
         .expect("another's certificate");
-    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+    assert!(
+        error.to_string().contains("invalid peer certificate"),
+        "{error}"
+    );
     let mut plain = secured.tcp();
     plain.write_all(HEALTH).unwrap();
     let mut rest = Vec::new();
