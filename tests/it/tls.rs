@@ -93,7 +93,7 @@ impl Secured {
         roots.add(certificate(&ca)).unwrap();
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(asked.versions)
+            .with_protocol_versions(&asked.versions)
             .unwrap()
             .with_root_certificates(roots);
         let mut config = match &asked.pair {
@@ -142,7 +142,7 @@ type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 /// How a client asks for a connection.
 struct Asked {
-    versions: &'static [&'static SupportedProtocolVersion],
+    versions: Vec<&'static SupportedProtocolVersion>,
     protocols: Vec<&'static [u8]>,
     ca: Option<String>,
     pair: Option<Pair>,
@@ -151,7 +151,7 @@ struct Asked {
 impl Default for Asked {
     fn default() -> Self {
         Self {
-            versions: &[&TLS12, &TLS13],
+            versions: vec![&TLS12, &TLS13],
             protocols: Vec::new(),
             ca: None,
             pair: None,
@@ -183,13 +183,13 @@ fn health(stream: &mut (impl Read + Write)) -> io::Result<String> {
 #[test]
 fn both_versions_and_both_protocols_are_spoken() {
     let secured = Secured::start(&[]);
-    for (versions, expected) in [
-        (&[&TLS12], ProtocolVersion::TLSv1_2),
-        (&[&TLS13], ProtocolVersion::TLSv1_3),
+    for (version, expected) in [
+        (&TLS12, ProtocolVersion::TLSv1_2),
+        (&TLS13, ProtocolVersion::TLSv1_3),
     ] {
         for protocol in [&b"http/1.1"[..], b"h2"] {
             let asked = Asked {
-                versions,
+                versions: vec![version],
                 protocols: vec![protocol],
                 ..Asked::default()
             };
