@@ -15,7 +15,7 @@ use hyper::http::uri::Authority;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::authority;
+use super::client::plain_authority;
 use super::{Outcome, output};
 use crate::bench::api::Server;
 use crate::bench::audit::audit;
@@ -86,7 +86,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     entry: Option<PathBuf>,
     /// A server that runs already. Nothing but entries is made there, unless --create is given.
-    #[arg(long, value_name = "URL", value_parser = authority, requires = "experiment")]
+    #[arg(long, value_name = "URL", value_parser = plain_authority, requires = "experiment")]
     server: Option<Authority>,
     /// The key for --server.
     #[arg(

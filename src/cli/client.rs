@@ -1,5 +1,6 @@
 //! Asking a running server, for the commands that go through its API.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow};
@@ -10,7 +11,10 @@ use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+
+use super::client_tls;
 
 /// Which server, with which key.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,9 +25,9 @@ pub struct Server {
         global = true,
         env = "TRIALOG_SERVER",
         default_value = "http://127.0.0.1:7171",
-        value_parser = authority
+        value_parser = address
     )]
-    server: Authority,
+    server: Address,
     /// The key to ask with. Without it, the store's own admin key is read from --data.
     #[arg(long, global = true, env = "TRIALOG_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
@@ -35,15 +39,49 @@ pub struct Server {
         default_value = "trialog-data"
     )]
     data: PathBuf,
+    #[command(flatten)]
+    trust: Trust,
+}
+
+/// Which servers are believed to be who they say they are.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Trust {
+    /// With https: the certificates that the server's is signed by (PEM), in place of those that
+    /// this machine trusts.
+    #[arg(long, global = true, env = "TRIALOG_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone)]
+pub struct Address {
+    authority: Authority,
+    is_tls: bool,
+}
+
+/// Its URL.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority)
+    }
+}
+
+impl Address {
+    /// Host and port.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
 }
 
 impl Server {
     /// The server at this address.
-    pub fn new(server: Authority, api_key: Option<String>, data: PathBuf) -> Self {
+    pub fn new(server: Address, api_key: Option<String>, data: PathBuf, trust: Trust) -> Self {
         Self {
             server,
             api_key,
             data,
+            trust,
         }
     }
 
@@ -91,8 +129,7 @@ impl Server {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Response<Incoming>> {
-        let authority = &self.server;
-        let mut sender = connect(authority).await?;
+        let mut sender = connect(&self.server, &self.trust).await?;
         let bytes = body
             .map(serde_json::to_vec)
             .transpose()?
@@ -100,7 +137,7 @@ impl Server {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", authority.as_str())
+            .header("host", self.server.authority.as_str())
             .header("x-api-key", self.key()?);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -142,22 +179,54 @@ pub async fn refusal(response: Response<Incoming>) -> Result<Error> {
 }
 
 /// Opens a connection to a server.
-pub async fn connect(authority: &Authority) -> Result<SendRequest<Full<Bytes>>> {
-    let address = (authority.host(), authority.port_u16().unwrap_or(80));
+pub async fn connect(server: &Address, trust: &Trust) -> Result<SendRequest<Full<Bytes>>> {
+    let Address { authority, is_tls } = server;
+    let port = if *is_tls { 443 } else { 80 };
+    let address = (authority.host(), authority.port_u16().unwrap_or(port));
     let stream = TcpStream::connect(address)
         .await
         .with_context(|| format!("can't reach {authority}: is `trialog serve` running there?"))?;
+    if !is_tls {
+        return speak(stream).await;
+    }
+    let ca: Option<&Path> = trust.ca.as_deref();
+    let shaken = client_tls::shake(stream, authority.host(), ca).await;
+    speak(shaken.with_context(|| format!("no TLS with {authority}"))?).await
+}
+
+async fn speak<S>(stream: S) -> Result<SendRequest<Full<Bytes>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(sender)
 }
 
-/// What a server's URL says beside `http://`. There is no other scheme, and no path below one.
-pub fn authority(url: &str) -> Result<Authority, String> {
+/// A server's URL. There is no path below one.
+pub fn address(url: &str) -> Result<Address, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
-    let is_plain = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/");
-    match uri.authority() {
-        Some(authority) if is_plain => Ok(authority.clone()),
-        _ => Err("a server is http://HOST:PORT".into()),
+    let is_tls = match uri.scheme_str() {
+        Some("http") => Some(false),
+        Some("https") => Some(true),
+        _ => None,
+    };
+    match (uri.authority(), is_tls, uri.path()) {
+        (Some(authority), Some(is_tls), "" | "/") => Ok(Address {
+            authority: authority.clone(),
+            is_tls,
+        }),
+        _ => Err("a server is http://HOST:PORT or https://HOST:PORT".into()),
+    }
+}
+
+/// As [`address`], for what speaks no TLS.
+pub fn plain_authority(url: &str) -> Result<Authority, String> {
+    match address(url)? {
+        Address {
+            authority,
+            is_tls: false,
+        } => Ok(authority),
+        _ => Err("a server is http://HOST:PORT here".into()),
     }
 }

@@ -5,22 +5,28 @@ mod backup;
 mod bench;
 mod child;
 mod client;
+mod client_tls;
 mod completions;
 mod events;
 mod experiment;
+mod human;
 mod inspect;
 mod key;
 mod noop;
 mod output;
 mod output_file;
 mod progress;
+mod reload;
 mod replay;
 mod report;
 mod send;
 mod serve;
+mod settings;
 mod supervisor;
 mod tail;
+mod tls_files;
 mod verify;
+mod words;
 
 use std::process::ExitCode;
 
@@ -41,7 +47,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     #[command(subcommand)]
     Experiment(experiment::Command),
     #[command(subcommand)]
@@ -71,7 +77,7 @@ pub enum Outcome {
 /// Runs a command to its exit code: 0 done, 1 found damage or failed, 2 wrong usage.
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Experiment(command) => experiment::run(command),
         Command::Key(command) => key::run(command),
         Command::Replay(args) => replay::run(args),

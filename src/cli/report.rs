@@ -6,9 +6,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use hyper::Method;
-use hyper::http::uri::Authority;
 
-use super::client::{Server, authority};
+use super::client::{Address, Server, Trust, address};
 use super::{Outcome, output};
 use crate::fs::real;
 use crate::http::DAMAGED_PLACES;
@@ -32,14 +31,16 @@ pub struct Args {
     #[arg(required_unless_present = "server", value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// A running server's address.
-    #[arg(long, value_name = "URL", value_parser = authority, conflicts_with = "paths", requires = "experiment")]
-    server: Option<Authority>,
+    #[arg(long, value_name = "URL", value_parser = address, conflicts_with = "paths", requires = "experiment")]
+    server: Option<Address>,
     /// The key to ask the server with. Without it, the store's own admin key is read from --data.
     #[arg(long, env = "TRIALOG_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
     /// The store's folder, for its admin.key.
     #[arg(long, env = "TRIALOG_DATA", default_value = "trialog-data")]
     data: PathBuf,
+    #[command(flatten)]
+    trust: Trust,
     /// The experiment, when there are several.
     #[arg(long, value_name = "SLUG")]
     experiment: Option<Slug>,
@@ -91,8 +92,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(outcome(damage_count))
 }
 
-fn from_server(args: &Args, server: &Authority, experiment: &Slug) -> Result<usize> {
-    let server = Server::new(server.clone(), args.api_key.clone(), args.data.clone());
+fn from_server(args: &Args, server: &Address, experiment: &Slug) -> Result<usize> {
+    let (api_key, data) = (args.api_key.clone(), args.data.clone());
+    let server = Server::new(server.clone(), api_key, data, args.trust.clone());
     let format = match args.format {
         Format::Table => "table",
         Format::Json => "json",

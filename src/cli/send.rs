@@ -10,11 +10,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{HeaderValue, RETRY_AFTER};
-use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode};
 use serde_json::Value;
 
-use super::client::{authority, connect};
+use super::client::{Address, Trust, address, connect};
 use super::{Outcome, output};
 use crate::log::index::variant_key_of;
 use crate::model::{LogId, Slug};
@@ -42,11 +41,13 @@ const TOLD_EACH: u64 = 100_000;
 pub struct Args {
     /// Send the entries to this server, into experiments of the same names, which must be there. Each
     /// has its log id as its idempotency key: a run that broke off can be repeated.
-    #[arg(long, value_name = "URL", value_parser = authority, conflicts_with = "output")]
-    to: Option<Authority>,
+    #[arg(long, value_name = "URL", value_parser = address, conflicts_with = "output")]
+    to: Option<Address>,
     /// The key for --to.
     #[arg(long, env = "TRIALOG_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
+    #[command(flatten)]
+    trust: Trust,
     /// At most so many entries a second.
     #[arg(long, value_name = "COUNT", requires = "to",
         value_parser = clap::value_parser!(u32).range(1..))]
@@ -74,6 +75,7 @@ impl Args {
         let mut sender = Sender {
             target: Target {
                 to,
+                trust: self.trust.clone(),
                 key,
                 connection: None,
             },
@@ -232,17 +234,21 @@ impl Sender {
                 format!(
                     "{slug}: {count} entries are on {to}, up to {last}; once this is settled, the same \
                      command goes on (within a day and a million entries; later with --after {last})",
-                    to = self.target.to
+                    to = self.target.to.authority()
                 )
             }
-            _ => format!("{slug}: no entry was sent to {}", self.target.to),
+            _ => format!(
+                "{slug}: no entry was sent to {}",
+                self.target.to.authority()
+            ),
         }
     }
 }
 
 /// The server, and the connection to it.
 struct Target {
-    to: Authority,
+    to: Address,
+    trust: Trust,
     key: HeaderValue,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
@@ -268,7 +274,7 @@ impl Target {
         }
         match &mut self.connection {
             Some(connection) => Ok(connection),
-            empty => Ok(empty.insert(connect(&self.to).await?)),
+            empty => Ok(empty.insert(connect(&self.to, &self.trust).await?)),
         }
     }
 
@@ -286,7 +292,7 @@ impl Target {
                 .unwrap_or_else(|_| Err(anyhow!("no answer came")));
             let wait = match tried {
                 Err(error) if broken + 1 >= CONNECTIONS_MAX => {
-                    let what = format!("{} failed {CONNECTIONS_MAX} times", self.to);
+                    let what = format!("{} failed {CONNECTIONS_MAX} times", self.to.authority());
                     return Err(error.context(what));
                 }
                 Err(_) => {
@@ -311,7 +317,7 @@ impl Target {
 
     async fn try_once(&mut self, slug: &Slug, keys: &str, body: Bytes) -> Result<Answered> {
         let request = Request::post(format!("/experiment/{slug}/logs"))
-            .header("host", self.to.as_str())
+            .header("host", self.to.authority().as_str())
             .header("x-api-key", self.key.clone())
             .header("content-type", "application/json")
             .header("idempotency-keys", keys)
@@ -346,15 +352,16 @@ impl Target {
         let text = |path| answered.json.pointer(path).and_then(Value::as_str);
         let code = text("/error/code").unwrap_or_default();
         let Some(message) = text("/error/message") else {
-            return anyhow!("{} answered {}", self.to, answered.status);
+            return anyhow!("{} answered {}", self.to.authority(), answered.status);
         };
-        let to = &self.to;
+        let to = self.to.authority();
         match (answered.status, code) {
             (_, "experiment_not_found") => {
                 let variants = variants_of(body);
                 anyhow!(
                     "{to} has no experiment {slug}. Make it first: trialog experiment create \
-                     {slug}{variants} --server http://{to}"
+                     {slug}{variants} --server {}",
+                    self.to
                 )
             }
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {

@@ -1,31 +1,35 @@
 //! `trialog serve`: runs the appliance.
 
-use std::io::IsTerminal;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
+use clap::{ArgAction, CommandFactory, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
+use super::human::{millis, seconds, size};
+use super::settings::{self, Settings};
 use super::supervisor::Supervisor;
-use super::{Outcome, child, output};
+use super::words::{Form, Level};
+use super::{Cli, Outcome, child, output, reload, tls_files};
 use crate::auth::{Keyring, check_own_key};
 use crate::experiment::repeats::Window;
 use crate::experiment::{Store, StoreOptions, keep_retaining};
 use crate::fs::{Host, real, replace_file};
-use crate::http::{AppState, Limits, serve};
+use crate::http::{AppState, Limits, serve_tls};
 use crate::model::{Definition, Durability, Slug, Variant};
 
 /// Descriptors kept for files; connections may have the rest, and always some.
 const FILE_DESCRIPTORS: u64 = 1008;
 const CONNECTIONS_MIN: u64 = 16;
 const DEMO: &str = "demo";
+const YEAR: Duration = Duration::from_secs(31_536_000);
 
 /// Run the appliance.
 ///
@@ -34,6 +38,13 @@ const DEMO: &str = "demo";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  trialog serve --data /var/lib/trialog --listen 127.0.0.1:7171")]
 pub struct Args {
+    /// A TOML file with settings: each is named as its flag, with _ for -. Flags go over the environment,
+    /// that goes over the file, and that over the defaults.
+    #[arg(long, env = "TRIALOG_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print all settings as such a file, with where each came from, and end.
+    #[arg(long)]
+    print_config: bool,
     /// The store's folder.
     #[arg(
         long,
@@ -54,24 +65,24 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_DURABILITY", value_enum, default_value_t = DurabilityArg::Sync)]
     durability: DurabilityArg,
     /// A segment of this many bytes is sealed and a new one begun.
-    #[arg(long, env = "TRIALOG_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 64 << 20,
-        value_parser = clap::value_parser!(u64).range(4096..=1 << 31))]
+    #[arg(long, env = "TRIALOG_SEGMENT_BYTES", value_name = "BYTES", default_value = "64MiB",
+        value_parser = size(4096..=1 << 31))]
     segment_bytes: u64,
     /// The size up to which each of the journal's two files grows.
-    #[arg(long, env = "TRIALOG_JOURNAL_BYTES", value_name = "BYTES", default_value_t = 64 << 20,
-        value_parser = clap::value_parser!(u64).range(1 << 20..=1 << 32))]
+    #[arg(long, env = "TRIALOG_JOURNAL_BYTES", value_name = "BYTES", default_value = "64MiB",
+        value_parser = size(1 << 20..=1 << 32))]
     journal_bytes: u64,
     /// The largest body of one entry.
-    #[arg(long, env = "TRIALOG_MAX_BODY", value_name = "BYTES", default_value_t = 1 << 20,
-        value_parser = clap::value_parser!(u32).range(1024..=1 << 28))]
-    max_body: u32,
+    #[arg(long, env = "TRIALOG_MAX_BODY", value_name = "BYTES", default_value = "1MiB",
+        value_parser = size(1024..=1 << 28))]
+    max_body: u64,
     /// The largest body of a batch.
-    #[arg(long, env = "TRIALOG_MAX_BATCH", value_name = "BYTES", default_value_t = 64 << 20,
-        value_parser = clap::value_parser!(u32).range(1024..=1 << 29))]
-    max_batch: u32,
+    #[arg(long, env = "TRIALOG_MAX_BATCH", value_name = "BYTES", default_value = "64MiB",
+        value_parser = size(1024..=1 << 29))]
+    max_batch: u64,
     /// Bytes of requests in flight at once; further ones are answered 503.
-    #[arg(long, env = "TRIALOG_INFLIGHT_BYTES", value_name = "BYTES", default_value_t = 256 << 20,
-        value_parser = clap::value_parser!(u64).range(1 << 20..))]
+    #[arg(long, env = "TRIALOG_INFLIGHT_BYTES", value_name = "BYTES", default_value = "256MiB",
+        value_parser = size(1 << 20..=u64::MAX))]
     inflight_bytes: u64,
     /// Requests that are worked on at once; further ones are answered 503.
     #[arg(long, env = "TRIALOG_MAX_REQUESTS", value_name = "COUNT", default_value_t = 20_000,
@@ -81,25 +92,26 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_MAILBOX", value_name = "COUNT", default_value_t = 8192,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     mailbox: u32,
-    /// Seconds after which an experiment that nobody uses leaves memory.
-    #[arg(long, env = "TRIALOG_IDLE_TIMEOUT", value_name = "SECONDS", default_value_t = 60,
-        value_parser = clap::value_parser!(u64).range(1..))]
-    idle_timeout: u64,
-    /// Seconds for which an idempotency key is remembered.
-    #[arg(long, env = "TRIALOG_IDEMPOTENCY_WINDOW", value_name = "SECONDS", default_value_t = 86_400,
-        value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
-    idempotency_window: u64,
+    /// An experiment that nobody uses leaves memory after this time.
+    #[arg(long, env = "TRIALOG_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s",
+        value_parser = seconds(Duration::from_secs(1), YEAR))]
+    idle_timeout: Duration,
+    /// For so long an idempotency key is remembered.
+    #[arg(long, env = "TRIALOG_IDEMPOTENCY_WINDOW", value_name = "TIME", default_value = "1d",
+        value_parser = seconds(Duration::from_secs(1), YEAR))]
+    idempotency_window: Duration,
     /// Idempotency keys that each experiment remembers: its last ones.
     #[arg(long, env = "TRIALOG_IDEMPOTENCY_ENTRIES", value_name = "COUNT", default_value_t = 1_000_000,
         value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     idempotency_entries: u32,
     /// With less than this free on the disk, entries are answered 507.
-    #[arg(long, env = "TRIALOG_MIN_FREE", value_name = "BYTES", default_value_t = 256 << 20)]
+    #[arg(long, env = "TRIALOG_MIN_FREE", value_name = "BYTES", default_value = "256MiB",
+        value_parser = size(0..=u64::MAX))]
     min_free: u64,
     /// Seconds between two looks for what no experiment's retention keeps any more.
-    #[arg(long, env = "TRIALOG_RETENTION_INTERVAL", value_name = "SECONDS", default_value_t = 60,
-        value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    retention_interval: u64,
+    #[arg(long, env = "TRIALOG_RETENTION_INTERVAL", value_name = "SECONDS", default_value = "60s",
+        value_parser = seconds(Duration::from_secs(1), Duration::from_secs(86_400)))]
+    retention_interval: Duration,
     /// Connections at the same time; further ones wait.
     #[arg(long, env = "TRIALOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -125,6 +137,25 @@ pub struct Args {
         default_value = "info"
     )]
     log_level: LevelFilter,
+    /// For people, or one JSON object a line.
+    #[arg(long, env = "TRIALOG_LOG_FORMAT", value_enum, default_value_t = Form::Text)]
+    log_format: Form,
+    /// A request that takes longer until it is answered is told in the log; none if this is 0. A
+    /// plain number is in milliseconds.
+    #[arg(long, env = "TRIALOG_SLOW_REQUEST", value_name = "TIME", default_value = "1000ms",
+        value_parser = millis(Duration::ZERO, YEAR))]
+    slow_request: Duration,
+    #[command(flatten)]
+    tls: tls_files::Args,
+    /// The handshake of TLS may take so long.
+    #[arg(long, env = "TRIALOG_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s",
+        value_parser = seconds(Duration::from_millis(10), YEAR))]
+    handshake_timeout: Duration,
+    /// Listen without TLS where others can listen in, too.
+    #[arg(long, env = "TRIALOG_INSECURE", action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", default_value_t = false,
+        value_name = "BOOL")]
+    insecure: bool,
     /// For a process that starts this one: its address is printed, and nothing else, and it ends when
     /// stdin does.
     #[arg(long, hide = true)]
@@ -139,21 +170,24 @@ enum DurabilityArg {
     Relaxed,
 }
 
-pub fn run(args: Args) -> Result<Outcome> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_max_level(args.log_level)
-        // It would tell stderr that stderr is gone, and panic over that.
-        .log_internal_errors(false)
-        .init();
+pub fn run(_: Args) -> Result<Outcome> {
+    let all = Cli::command();
+    settings::check_environment(&all, std::env::vars_os().map(|(name, _)| name))?;
+    // The command line itself: what a file says is put between it and the defaults.
+    let flags: Vec<OsString> = std::env::args_os().skip(2).collect();
+    let (args, settings) = Settings::load::<Args>(&flags)?;
+    if args.print_config {
+        output::data(settings.to_string().trim_end())?;
+        return Ok(Outcome::Done);
+    }
+    let level = Level::begin(args.log_format, args.log_level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(threads(&args))
         .max_blocking_threads(16)
         .build()
         .context("starting threads failed")?;
-    runtime.block_on(run_server(args))
+    runtime.block_on(run_server(args, flags, settings, level))
 }
 
 fn threads(args: &Args) -> usize {
@@ -162,11 +196,18 @@ fn threads(args: &Args) -> usize {
     wanted.unwrap_or(processors.saturating_sub(1).max(1))
 }
 
-async fn run_server(args: Args) -> Result<Outcome> {
+async fn run_server(
+    args: Args,
+    flags: Vec<OsString>,
+    settings: Settings,
+    level: Level,
+) -> Result<Outcome> {
     let host = real::host();
     // A file that may not grow is then an error of the write, and not the end.
     let _ignored = signal(SignalKind::from_raw(real::FILE_SIZE_SIGNAL))?;
     let limits = limits(&args)?;
+    let tls = args.tls.open()?;
+    check_exposure(&args, tls.is_some())?;
     // Early, so that a server that can't listen leaves no store behind.
     let listener = TcpListener::bind(args.listen)
         .await
@@ -174,6 +215,7 @@ async fn run_server(args: Args) -> Result<Outcome> {
     let address = listener.local_addr()?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let signals = reload::Signals::new()?;
 
     let own_key = own_first_key()?;
     let options = store_options(&args);
@@ -186,7 +228,7 @@ async fn run_server(args: Args) -> Result<Outcome> {
     let state = Arc::new(AppState::new(store, keyring, limits));
     match args.child {
         true => child::tell(address)?,
-        false => greet(&state, &args.data, address),
+        false => greet(&state, &args.data, address, tls.is_some()),
     }
     let supervisor = Supervisor::from_environment();
     supervisor.tell("READY=1");
@@ -200,9 +242,21 @@ async fn run_server(args: Args) -> Result<Outcome> {
         }
         info!("shutting down");
     };
-    let interval = Duration::from_secs(args.retention_interval);
-    let retaining = tokio::spawn(keep_retaining(state.store.clone(), interval));
-    serve(listener, state.clone(), shutdown).await;
+    let retaining = tokio::spawn(keep_retaining(state.store.clone(), args.retention_interval));
+    let server_tls = tls.as_ref().map(|files| files.tls.clone());
+    let reloading = reload::Reloading {
+        flags,
+        settings,
+        level,
+        log_level: args.log_level,
+        state: state.clone(),
+        tls,
+    };
+    // It doesn't end; it is dropped when the server has.
+    tokio::select! {
+        () = serve_tls(listener, server_tls, state.clone(), shutdown) => {}
+        () = reloading.run(signals) => {}
+    }
     retaining.abort();
     supervisor.tell("STOPPING=1");
     state.store.shutdown().await;
@@ -233,11 +287,11 @@ fn store_options(args: &Args) -> StoreOptions {
         },
         mailbox_len: args.mailbox as usize,
         inflight_bytes: usize::try_from(args.inflight_bytes).unwrap_or(usize::MAX),
-        idle_timeout: Duration::from_secs(args.idle_timeout),
+        idle_timeout: args.idle_timeout,
         free_bytes_min: args.min_free,
         counted_experiments_max: args.metrics_experiments as usize,
         window: Window {
-            age: Duration::from_secs(args.idempotency_window),
+            age: args.idempotency_window,
             entries_max: args.idempotency_entries as usize,
         },
         ..StoreOptions::default()
@@ -260,14 +314,46 @@ fn limits(args: &Args) -> Result<Limits> {
             "{descriptors} descriptors allow {possible} connections, not {wanted}: raise `ulimit -n`"
         );
     }
-    Ok(Limits {
-        body_bytes_max: args.max_body as usize,
-        batch_bytes_max: args.max_batch as usize,
+    let mut limits = Limits {
         connections_max: wanted.min(possible),
         requests_max: u64::from(args.max_requests),
         tails_max: args.max_tails as usize,
+        handshake_max: args.handshake_timeout,
         ..Limits::default()
-    })
+    };
+    args.set_limits(&mut limits);
+    Ok(limits)
+}
+
+/// The settings that can change while the server runs.
+pub const RELOADABLE: [&str; 4] = ["log_level", "max_batch", "max_body", "slow_request"];
+
+impl Args {
+    /// Sets those of the front end's bounds that can change: see [`RELOADABLE`].
+    pub fn set_limits(&self, limits: &mut Limits) {
+        let len = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        limits.body_bytes_max = len(self.max_body);
+        limits.batch_bytes_max = len(self.max_batch);
+        limits.slow_request = self.slow_request;
+    }
+
+    /// How much is said.
+    pub fn log_level(&self) -> LevelFilter {
+        self.log_level
+    }
+}
+
+/// Keys and entries are not to go over a network for all to read, unless somebody wants it so.
+fn check_exposure(args: &Args, is_tls: bool) -> Result<()> {
+    let is_here = args.listen.ip().to_canonical().is_loopback();
+    ensure!(
+        is_tls || is_here || args.insecure,
+        "{} can be reached from other machines, and without TLS keys and entries would go over the \
+         network for all to read: give --tls-cert and --tls-key, or --insecure where something in \
+         front does TLS",
+        args.listen
+    );
+    Ok(())
 }
 
 /// The operator's own text for the first admin key. Checked early, so that a bad one leaves no
@@ -312,11 +398,12 @@ async fn make_first(
 }
 
 /// On stdout, and only to a terminal's user who can read the key's file anyway: a line to paste.
-fn greet(state: &AppState, dir: &Path, address: SocketAddr) {
-    info!(%address, durability = state.store.durability().as_str(), "listening");
+fn greet(state: &AppState, dir: &Path, address: SocketAddr, is_tls: bool) {
+    info!(%address, tls = is_tls, durability = state.store.durability().as_str(), "listening");
     let key_file = dir.join("admin.key");
     let has_demo = Slug::parse(DEMO).is_ok_and(|slug| state.store.contains(&slug));
-    if !has_demo || !key_file.exists() {
+    // With TLS it takes a name that the certificate has, which only the operator knows.
+    if is_tls || !has_demo || !key_file.exists() {
         return;
     }
     // It may be pasted anywhere.

@@ -102,7 +102,7 @@ async fn read_as_sent(
     }
     if !body.is_end_stream() {
         // In a box, so that the future of the others stays small: it is moved for each request.
-        pieces = Box::pin(pieces.take_rest(body, state.limits.body_silence_max)).await?;
+        pieces = Box::pin(pieces.take_rest(body, state.limits().body_silence_max)).await?;
     }
     Ok(pieces.join())
 }

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 const CODING: &[u8] = b"transfer-encoding:";
 const LENGTH: &[u8] = b"content-length:";
@@ -30,15 +29,15 @@ impl Ambiguity {
 }
 
 /// A connection whose lines are looked at.
-pub struct Watched {
-    stream: TcpStream,
+pub struct Watched<S> {
+    stream: S,
     lines: Lines,
     ambiguity: Ambiguity,
 }
 
-impl Watched {
+impl<S> Watched<S> {
     /// Watches `stream`.
-    pub fn new(stream: TcpStream) -> (Self, Ambiguity) {
+    pub fn new(stream: S) -> (Self, Ambiguity) {
         let ambiguity = Ambiguity::default();
         let watched = Self {
             stream,
@@ -49,7 +48,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -66,7 +65,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -2,6 +2,7 @@
 
 mod accept;
 mod body;
+mod caller;
 mod coding;
 pub mod error;
 pub mod framing;
@@ -20,6 +21,7 @@ mod reply;
 pub mod router;
 mod server;
 mod service;
+pub mod tls;
 
 pub use handlers::report::DAMAGED_PLACES;
-pub use server::{AppState, Limits, serve};
+pub use server::{AppState, Limits, serve, serve_tls};

@@ -153,6 +153,27 @@ impl Place<'_> {
         self.endpoint == Endpoint::Metrics
     }
 
+    /// The path, with names in place of what a client may choose.
+    pub fn route(&self) -> &'static str {
+        match self.endpoint {
+            Endpoint::Health => "/health",
+            Endpoint::Ready => "/ready",
+            Endpoint::Experiments => "/experiments",
+            Endpoint::Experiment => "/experiment/{slug}",
+            Endpoint::Log => "/experiment/{slug}/log",
+            Endpoint::Logs => "/experiment/{slug}/logs",
+            Endpoint::Entry => "/experiment/{slug}/log/{id}",
+            Endpoint::Tail => "/experiment/{slug}/tail",
+            Endpoint::Segments => "/experiment/{slug}/segments",
+            Endpoint::Segment => "/experiment/{slug}/segments/{id}",
+            Endpoint::Stats => "/experiment/{slug}/stats",
+            Endpoint::Report => "/experiment/{slug}/report",
+            Endpoint::Keys => "/keys",
+            Endpoint::Key => "/keys/{id}",
+            Endpoint::Metrics => "/metrics",
+        }
+    }
+
     /// What `method` asks for here.
     pub fn action(&self, method: &Method) -> Result<Action, ApiError> {
         let is_get = method == Method::GET || method == Method::HEAD;

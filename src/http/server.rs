@@ -2,14 +2,15 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, warn};
@@ -19,6 +20,7 @@ use super::life::{Life, Lives};
 use super::metrics::{HttpMetrics, Limit};
 use super::router::Router;
 use super::service::respond;
+use super::tls::Tls;
 use crate::auth::Keyring;
 use crate::experiment::Store;
 
@@ -33,7 +35,7 @@ pub(super) const DOWNLOADS_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The front end's bounds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The largest body of one entry, in bytes.
     pub body_bytes_max: usize,
@@ -49,6 +51,10 @@ pub struct Limits {
     pub tails_max: usize,
     /// How long such a one hears nothing, at most; then also its key is looked at again.
     pub tail_beat: Duration,
+    /// How long the handshake of TLS may take.
+    pub handshake_max: Duration,
+    /// A request that takes longer until it is answered is told in the log; none, if this is zero.
+    pub slow_request: Duration,
 }
 
 /// What all requests share.
@@ -57,8 +63,8 @@ pub struct AppState {
     pub store: Arc<Store>,
     /// The keys.
     pub keyring: Arc<Keyring>,
-    /// The bounds.
-    pub limits: Limits,
+    /// The bounds: see [`Self::limits`].
+    limits: RwLock<Limits>,
     /// The table of paths.
     pub(super) router: Router,
     /// What is counted.
@@ -85,10 +91,21 @@ impl AppState {
             tails: Arc::new(Semaphore::new(limits.tails_max)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             is_ending: watch::Sender::new(false),
-            limits,
+            limits: RwLock::new(limits),
             router: Router::new(),
             request_ids: RequestIds::new(),
         }
+    }
+
+    /// The bounds, as they are now.
+    pub fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Other bounds hold for requests from now on. How many connections and tails there may be is
+    /// settled when the state is made.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 }
 
@@ -124,6 +141,8 @@ impl Default for Limits {
             body_silence_max: Duration::from_secs(30),
             tails_max: 1000,
             tail_beat: Duration::from_secs(15),
+            handshake_max: Duration::from_secs(10),
+            slow_request: Duration::from_secs(1),
         }
     }
 }
@@ -135,7 +154,17 @@ pub async fn serve(
     state: Arc<AppState>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let connections = Connections::new(state);
+    serve_tls(listener, None, state, shutdown).await;
+}
+
+/// As [`serve`], by TLS if it is there.
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    state: Arc<AppState>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let connections = Connections::new(state, tls);
     tokio::select! {
         () = connections.accept(&listener) => {}
         () = connections.sweep() => {}
@@ -146,13 +175,20 @@ pub async fn serve(
 }
 
 struct Connections {
+    front: Front,
+    tls: Option<Arc<Tls>>,
+}
+
+/// What a connection needs, once its bytes are those of HTTP.
+#[derive(Clone)]
+struct Front {
     state: Arc<AppState>,
     builder: auto::Builder<TokioExecutor>,
     lives: Arc<Lives>,
 }
 
 impl Connections {
-    fn new(state: Arc<AppState>) -> Self {
+    fn new(state: Arc<AppState>, tls: Option<Arc<Tls>>) -> Self {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -165,18 +201,19 @@ impl Connections {
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(1024);
-        Self {
+        let front = Front {
             state,
             builder,
             lives: Arc::default(),
-        }
+        };
+        Self { front, tls }
     }
 
     async fn accept(&self, listener: &TcpListener) {
-        while let Ok(place) = self.state.places.clone().acquire_owned().await {
+        while let Ok(place) = self.front.state.places.clone().acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    self.state.metrics.accepted.add(1);
+                    self.front.state.metrics.accepted.add(1);
                     self.serve(stream, place);
                 }
                 Err(error) if is_of_one_connection(&error) => {
@@ -196,6 +233,60 @@ impl Connections {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "no TCP_NODELAY");
         }
+        match &self.tls {
+            None => self.front.serve(stream, place),
+            Some(tls) => {
+                tokio::spawn(self.front.clone().serve_tls(tls.clone(), stream, place));
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(QUIET_MAX).await;
+            let ended = self.front.lives.sweep();
+            self.front.state.metrics.met(Limit::Quiet, ended);
+        }
+    }
+
+    async fn drain(self) {
+        let Front { state, lives, .. } = &self.front;
+        state.is_ending.send_replace(true);
+        lives.finish();
+        let all = u32::try_from(state.limits().connections_max).unwrap_or(u32::MAX);
+        let drained = tokio::time::timeout(DRAIN_TIMEOUT, state.places.acquire_many(all)).await;
+        if drained.is_err() {
+            warn!("some connections did not end in time");
+        }
+    }
+}
+
+impl Front {
+    /// The handshake first, on the connection's own task: accepting goes on meanwhile.
+    async fn serve_tls(self, tls: Arc<Tls>, stream: TcpStream, place: OwnedSemaphorePermit) {
+        let mut is_ending = self.state.is_ending.subscribe();
+        let shaken = tokio::time::timeout(self.state.limits().handshake_max, tls.shake(stream));
+        let shaken = tokio::select! {
+            shaken = shaken => shaken,
+            _ = is_ending.wait_for(|is_ending| *is_ending) => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => {
+                self.serve(stream, place);
+                // It may have come too late to be told with the others.
+                if *is_ending.borrow() {
+                    self.lives.finish();
+                }
+            }
+            Ok(Err(error)) => debug!(%error, "a handshake failed"),
+            Err(_) => debug!("a handshake took too long"),
+        }
+    }
+
+    fn serve<S>(&self, stream: S, place: OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let state = self.state.clone();
         let (stream, ambiguity) = Watched::new(stream);
         let life = Life::new();
@@ -211,25 +302,6 @@ impl Connections {
             }
             drop(place);
         });
-    }
-
-    async fn sweep(&self) {
-        loop {
-            tokio::time::sleep(QUIET_MAX).await;
-            let ended = self.lives.sweep();
-            self.state.metrics.met(Limit::Quiet, ended);
-        }
-    }
-
-    async fn drain(self) {
-        self.state.is_ending.send_replace(true);
-        self.lives.finish();
-        let all = u32::try_from(self.state.limits.connections_max).unwrap_or(u32::MAX);
-        let drained =
-            tokio::time::timeout(DRAIN_TIMEOUT, self.state.places.acquire_many(all)).await;
-        if drained.is_err() {
-            warn!("some connections did not end in time");
-        }
     }
 }
 

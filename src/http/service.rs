@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
-use hyper::{Method, Request, Response};
-use tracing::{debug, error};
+use hyper::header::{HeaderName, TRANSFER_ENCODING};
+use hyper::{Method, Request, Response, StatusCode};
+use tracing::{debug, error, warn};
 
 use super::body;
+use super::caller::{self, Names};
 use super::coding::Coding;
 use super::error::{ApiError, ApiResult, Code};
 use super::framing::Ambiguity;
@@ -23,9 +24,10 @@ use super::router::{Action, Place};
 use super::server::AppState;
 use crate::model::Slug;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static(caller::REQUEST_ID);
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const REQUEST_ID_LEN_MAX: usize = 128;
+/// The route of a path that is none of ours: the path itself isn't told.
+const NO_ROUTE: &str = "none";
 
 /// A request that may be done, on its way to its handler.
 pub struct Asked {
@@ -55,6 +57,56 @@ impl Drop for Worked {
     }
 }
 
+/// What is told of a request: in the metrics, and in the log.
+struct Teller {
+    begun: Instant,
+    names: Names,
+    method: &'static str,
+    route: &'static str,
+    action: Option<Action>,
+}
+
+impl Teller {
+    fn of(request: &Request<Incoming>, state: &AppState) -> Self {
+        Self {
+            begun: Instant::now(),
+            names: Names::of(request.headers(), &state.request_ids),
+            method: method_word(request.method()),
+            route: NO_ROUTE,
+            action: None,
+        }
+    }
+
+    fn refused(&self, refused: &ApiError, state: &AppState) {
+        state.metrics.refused(refused);
+        let code = refused.code.as_str();
+        let (request_id, trace_id) = (self.names.id(), self.names.trace_id());
+        match &refused.detail {
+            Some(detail) => error!(request_id, trace_id, code, detail, "request failed"),
+            None => debug!(request_id, trace_id, code, "request refused"),
+        }
+    }
+
+    fn answered(&self, status: StatusCode, state: &AppState) {
+        let took = self.begun.elapsed();
+        state.metrics.answered(self.action, status, took);
+        let (request_id, trace_id) = (self.names.id(), self.names.trace_id());
+        let (method, route, status) = (self.method, self.route, status.as_u16());
+        let slow = state.limits().slow_request;
+        if took >= slow && !slow.is_zero() {
+            let ms = took.as_millis();
+            warn!(
+                request_id,
+                trace_id, method, route, status, ms, "slow request"
+            );
+        }
+        debug!(
+            request_id,
+            trace_id, method, route, status, "request answered"
+        );
+    }
+}
+
 /// Answers one request. Every answer, an error's too, names the request's id. Until then its
 /// connection counts as working.
 pub fn respond(
@@ -63,13 +115,11 @@ pub fn respond(
     ambiguity: &Ambiguity,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
-    let begun = Instant::now();
-    let request_id = request_id(&state, &request);
+    let mut teller = Teller::of(&request, &state);
     let is_head = request.method() == Method::HEAD;
     let worked = Worked::begin(state);
     // Before the first wait, so that the future, which is moved for each request, holds little.
-    let mut asked_for = None;
-    let work = check(&worked.0, ambiguity, request, &mut asked_for);
+    let work = check(&worked.0, ambiguity, request, &mut teller);
     async move {
         let state = &*worked.0;
         let answered = match work {
@@ -79,14 +129,14 @@ pub fn respond(
         let mut response = match answered {
             Ok(response) => response,
             Err(refused) => {
-                state.metrics.refused(&refused);
-                log_refusal(&refused, &request_id);
+                teller.refused(&refused, state);
                 refused.into_response()
             }
         };
-        let status = response.status();
-        state.metrics.answered(asked_for, status, begun.elapsed());
-        response.headers_mut().insert(REQUEST_ID, request_id);
+        teller.answered(response.status(), state);
+        response
+            .headers_mut()
+            .insert(REQUEST_ID, teller.names.into_id());
         response.body_mut().tell(|| working.pulse());
         if is_head {
             response = reply::without_body(response);
@@ -101,19 +151,22 @@ fn check(
     state: &AppState,
     ambiguity: &Ambiguity,
     request: Request<Incoming>,
-    asked_for: &mut Option<Action>,
+    teller: &mut Teller,
 ) -> ApiResult<Work> {
     let (method, path) = (request.method(), request.uri().path());
     let place = state.router.find(path);
+    if let Ok(place) = &place {
+        teller.route = place.route();
+    }
     if let Ok(place) = &place
         && place.is_open()
     {
         let action = place.action(method)?;
-        *asked_for = Some(action);
+        teller.action = Some(action);
         return Ok(Work::Status(action));
     }
     // Early, but behind what load balancers ask.
-    if state.metrics.in_flight() > state.limits.requests_max {
+    if state.metrics.in_flight() > state.limits().requests_max {
         let message = "too many requests are in flight; nothing was stored, try again";
         return Err(ApiError::overloaded(Limit::InflightRequests, message));
     }
@@ -127,7 +180,7 @@ fn check(
     let slug = place.slug(method);
     let action = place.action(method);
     if let Ok(action) = &action {
-        *asked_for = Some(*action);
+        teller.action = Some(*action);
         let known = slug.as_ref().ok().and_then(Option::as_ref);
         principal.may(action.scope(), known)?;
         if action.manages_keys() {
@@ -164,20 +217,15 @@ fn check_framing(ambiguity: &Ambiguity, request: &Request<Incoming>) -> ApiResul
     Ok(())
 }
 
-fn request_id(state: &AppState, request: &Request<Incoming>) -> HeaderValue {
-    let sent = request.headers().get(REQUEST_ID);
-    let usable = sent.filter(|id| {
-        let bytes = id.as_bytes();
-        (1..=REQUEST_ID_LEN_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
-    });
-    usable.cloned().unwrap_or_else(|| state.request_ids.next())
-}
-
-fn log_refusal(refused: &ApiError, request_id: &HeaderValue) {
-    let code = refused.code.as_str();
-    match &refused.detail {
-        Some(detail) => error!(?request_id, code, detail, "request failed"),
-        None => debug!(?request_id, code, "request refused"),
+/// A method that isn't one of HTTP's own may be any text of a client: it isn't told.
+fn method_word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        _ => "other",
     }
 }
 

@@ -99,7 +99,9 @@ pub fn verify_source(source: &Source) -> Result<Report, OfflineError> {
                 };
                 match before.as_ref().filter(is_neighbour) {
                     Some(before) => report.check_order(&segment, before),
-                    None if source.has_whole_logs() => report.check_first(source.disk(), &segment)?,
+                    None if source.has_whole_logs() => {
+                        report.check_first(source.disk(), &segment)?
+                    }
                     None => {}
                 }
                 report.check_segment(&open)

@@ -389,7 +389,7 @@ fn memory_kib(server: &Server) -> u64 {
 fn real_entries_are_selected_as_a_plain_filter_does() {
     let Some(sent) = real_entries::lines() else {
         return crate::faults::report(
-            "NOT RUN: the real entries aren't in ../shared, nor in TRIALOG_SHARED",
+            "NOT RUN: the real entries aren't in ../shared, nor in TRIALOG_TEST_SHARED",
         );
     };
     let dir = tempfile::tempdir().unwrap();

@@ -254,7 +254,7 @@ fn lost_entries_are_told_of() {
 #[test]
 fn real_entries_give_the_published_figures_over_http() {
     let (Some(lines), Some(published)) = (lines(), shared("data/alpaca-eval-published.csv")) else {
-        return say("NOT RUN: the real entries aren't in ../shared, nor in TRIALOG_SHARED");
+        return say("NOT RUN: the real entries aren't in ../shared, nor in TRIALOG_TEST_SHARED");
     };
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("s"), &["--segment-bytes", "1000000"]);

@@ -14,11 +14,11 @@ use crate::server::{Answer, Server, arg, run};
 const CLIENTS: usize = 32;
 const FILE: &str = "data/alpaca-eval.jsonl.gz";
 
-/// A file in the folder `shared` that lies beside a checkout or that `TRIALOG_SHARED` names.
+/// A file in the folder `shared` that lies beside a checkout or that `TRIALOG_TEST_SHARED` names.
 /// `None` when it isn't there.
 pub fn shared(file: &str) -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
-    let shared = std::env::var_os("TRIALOG_SHARED").map_or_else(beside, PathBuf::from);
+    let shared = std::env::var_os("TRIALOG_TEST_SHARED").map_or_else(beside, PathBuf::from);
     Some(shared.join(file)).filter(|path| path.exists())
 }
 
@@ -36,7 +36,7 @@ pub fn lines() -> Option<Vec<String>> {
 fn real_entries_come_back_once_in_order_and_byte_for_byte_after_a_kill() {
     let Some(lines) = lines() else {
         // No part of a checkout, and nothing to install: it doesn't count as a failure anywhere.
-        return report("NOT RUN: the real entries aren't in ../shared, nor in TRIALOG_SHARED");
+        return report("NOT RUN: the real entries aren't in ../shared, nor in TRIALOG_TEST_SHARED");
     };
     assert_eq!(lines.len(), 3220);
     let dir = tempfile::tempdir().unwrap();

@@ -71,7 +71,7 @@ fn copy_folder(from: &Path, to: &Path) {
 #[test]
 fn real_entries_give_the_published_figures_from_files() {
     let (Some(lines), Some(published)) = (lines(), shared("data/alpaca-eval-published.csv")) else {
-        return say("NOT RUN: the real entries aren't in ../shared, nor in TRIALOG_SHARED");
+        return say("NOT RUN: the real entries aren't in ../shared, nor in TRIALOG_TEST_SHARED");
     };
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("s");

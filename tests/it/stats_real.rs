@@ -11,7 +11,7 @@ use crate::real_entries::{lines, shared};
 #[test]
 fn real_entries_give_the_published_means_standard_errors_and_counts() {
     let (Some(lines), Some(path)) = (lines(), shared("data/alpaca-eval-published.csv")) else {
-        let words = "NOT RUN: the real entries aren't in ../shared, nor in TRIALOG_SHARED\n";
+        let words = "NOT RUN: the real entries aren't in ../shared, nor in TRIALOG_TEST_SHARED\n";
         return std::io::stderr().write_all(words.as_bytes()).unwrap();
     };
     // In segments of several sizes, each through its bytes.

@@ -80,6 +80,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tokio_postgres::", &["bench/peers/postgres.rs"]),
     ("matchit::", &["http/"]),
     ("clap::", &["cli/", "main.rs"]),
+    ("toml::", &["cli/settings"]),
+    ("rustls::", &["http/tls.rs", "cli/client_tls.rs"]),
     ("statrs::", &["stats/"]),
     ("num_bigint::", &["stats/"]),
     (" ::csv::", &["offline/export/csv.rs"]),

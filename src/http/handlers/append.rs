@@ -31,7 +31,7 @@ pub struct One {
 impl One {
     /// The entry that is sent, if it can be one by its headers.
     pub fn new(state: &AppState, asked: Asked) -> ApiResult<Self> {
-        let coding = check_json_body(&asked, state.limits.body_bytes_max)?;
+        let coding = check_json_body(&asked, state.limits().body_bytes_max)?;
         let keys = Keys::of_entry(asked.request.headers())?;
         let slug = slug_of(&asked)?.clone();
         let body = asked.request.into_body();
@@ -46,7 +46,7 @@ impl One {
     /// Appends it and answers its id once it is durable.
     pub async fn append(self, state: &AppState) -> ApiResult<Response<Body>> {
         let (body, permit) =
-            body::read(self.body, self.coding, state.limits.body_bytes_max, state).await?;
+            body::read(self.body, self.coding, state.limits().body_bytes_max, state).await?;
         let (entry, permit) = check(body, self.keys, permit).await?;
         let appended = state.store.append_batch(&self.slug, vec![entry], permit);
         let appended = appended.await?;
@@ -63,7 +63,7 @@ impl One {
 
 /// Appends all entries of a batch or none.
 pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
-    let len_max = state.limits.batch_bytes_max;
+    let len_max = state.limits().batch_bytes_max;
     let (media_type, coding) = check_body(&asked, len_max)?;
     let shape = match media_type {
         MediaType::NdJson => Some(Shape::Lines),

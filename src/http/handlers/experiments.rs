@@ -89,7 +89,7 @@ pub async fn describe(state: &AppState, asked: Asked) -> ApiResult<Response<Body
 
 /// `PUT /experiment/:slug`: 201 when it is new.
 pub async fn define(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
-    let len_max = state.limits.body_bytes_max;
+    let len_max = state.limits().body_bytes_max;
     let coding = check_json_body(&asked, len_max)?;
     let [] = parameters(asked.request.uri().query(), [])?;
     let slug = slug_of(&asked)?.clone();

@@ -37,7 +37,7 @@ struct Listed {
 
 /// `POST /keys`: the only answer that has the secret.
 pub async fn create(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
-    let len_max = state.limits.body_bytes_max;
+    let len_max = state.limits().body_bytes_max;
     let coding = check_json_body(&asked, len_max)?;
     let [] = parameters(asked.request.uri().query(), [])?;
     let body = asked.request.into_body();
