@@ -36,6 +36,7 @@ enum Step {
     CrashIn { changes: u8, how: How },
     CrashInRecovery { changes: u8, how: How },
     Fail { op: FailingOp, after: u8 },
+    Delete { which: u8 },
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -132,10 +133,11 @@ impl Run {
             Step::Background => self.rig.background(),
             Step::Seal => self.rig.seal(),
             Step::Idle { which } => self.rig.idle(name(which)),
-            Step::Remake { which } if is_quiet => {
+            Step::Remake { which } => {
                 self.rig.delete(name(which));
                 self.rig.create(name(which));
             }
+            Step::Delete { which } => self.rig.delete(name(which)),
             Step::Clock { step_s } => {
                 self.now_ms = self.now_ms.saturating_add_signed(i64::from(*step_s) * 1000);
                 self.rig.machine.set_now_ms(self.now_ms);
@@ -176,8 +178,7 @@ impl Run {
                     is_sticky: false,
                 });
             }
-            Step::Remake { .. } | Step::Stop | Step::Kill => {}
-            Step::CrashIn { .. } | Step::Fail { .. } => {}
+            Step::Stop | Step::Kill | Step::CrashIn { .. } | Step::Fail { .. } => {}
         }
         if let Some((crash, at)) = self.pending
             && self.rig.machine.change_count() >= at
