@@ -325,7 +325,7 @@ pub fn missing_journals(disk: &dyn Disk, dir: &Path) -> Result<Vec<JournalDamage
         path,
         range: 0..0,
         what: "the file is missing: entries that only it held are lost; put it back, if you can",
-        is_corrected: false,
+        corrected: None,
     };
     let missing = missing.into_iter().map(damage);
     Ok(missing.filter(|_| has_experiments).collect())

@@ -16,9 +16,6 @@ pub struct Corrected {
     pub batch: Batch<'static>,
     /// The byte that the bit is in.
     pub wrong_byte: usize,
-    /// Whether nothing but zeros is behind it. A write that was cut short there leaves the same, when
-    /// the bytes of an earlier lap behind it are like that.
-    pub is_at_end: bool,
 }
 
 /// The batch at the beginning of `bytes`, when all that is wrong with it is one bit.
@@ -43,12 +40,9 @@ pub fn correct(bytes: &[u8], lap: &LapHeader) -> Option<Corrected> {
     flip(&mut batch, bit)?;
     let corrected = Batch::decode(&batch, lap)?;
     let groups = batch.get(BATCH_HEADER_LEN..end)?;
-    let wrong_byte = bit / 8;
-    let behind = batch.get(wrong_byte + 1..end)?;
     are_checked(groups, lap).then(|| Corrected {
         batch: corrected.into_owned(),
-        wrong_byte,
-        is_at_end: behind.iter().all(|byte| *byte == 0),
+        wrong_byte: bit / 8,
     })
 }
 
@@ -138,9 +132,7 @@ mod tests {
             let mut bad = good.clone();
             flip(&mut bad, bit).unwrap();
             bad.extend_from_slice(&[9; 100]);
-            let Corrected {
-                batch, wrong_byte, ..
-            } = correct(&bad, &LAP).unwrap();
+            let Corrected { batch, wrong_byte } = correct(&bad, &LAP).unwrap();
             assert_eq!(
                 (batch.number, batch.synced_through, batch.len),
                 (9, 8, good.len())

@@ -78,6 +78,7 @@ impl<'a> Plan<'a> {
             damages: damages.to_vec(),
             ..Self::default()
         };
+        let mut synced_through = 0;
         for lap in laps {
             let due = (plan.last_batch != 0).then_some(plan.last_batch + 1);
             let (batches, damages) = lap.batches(due);
@@ -89,7 +90,7 @@ impl<'a> Plan<'a> {
                     path: lap.path.clone(),
                     range: super::format::BATCHES_AT..super::format::BATCHES_AT,
                     what: "batches in front of this lap are missing",
-                    is_corrected: false,
+                    corrected: None,
                 });
             }
             plan.damages.extend(damages);
@@ -97,9 +98,14 @@ impl<'a> Plan<'a> {
                 plan.last_file = Some(lap.path.clone());
             }
             for batch in batches {
+                synced_through = synced_through.max(batch.synced_through);
                 plan.add(batch);
             }
         }
+        // Of a batch that was being written when the power went, one sector may be missing whose old
+        // bytes differ in one bit. That is damage only where a later batch says that it was synced.
+        let may_be_torn = |damage: &JournalDamage| damage.corrected > Some(synced_through);
+        plan.damages.retain(|damage| !may_be_torn(damage));
         if !is_whole(&plan.damages) {
             // What is damaged may be the mark that a group is whole: what the segment's file
             // holds decides then.
@@ -175,7 +181,7 @@ impl SegmentPlan<'_> {
 
 /// Whether all batches are known, in spite of this damage.
 fn is_whole(damages: &[JournalDamage]) -> bool {
-    damages.iter().all(|damage| damage.is_corrected)
+    damages.iter().all(|damage| damage.corrected.is_some())
 }
 
 /// Writes what the plan says into the segments' files and syncs them. `life_of` tells which life

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::journal_path;
-use super::correct::correct;
+use super::correct::{Corrected, correct};
 use super::format::{BATCHES_AT, Batch, HEADER_COPY_AT, LAP_HEADER_LEN, LapHeader};
 use crate::fs::{Access, Disk, Mapping, read_up_to};
 use crate::log::segment::HeaderError;
@@ -31,8 +31,8 @@ pub struct JournalDamage {
     pub range: Range<u64>,
     /// What is wrong.
     pub what: &'static str,
-    /// Whether it is known what stood there, so that nothing is lost.
-    pub is_corrected: bool,
+    /// The number of the batch that it is in, when it is known what stood there: then nothing is lost.
+    pub corrected: Option<u64>,
 }
 
 /// Why a journal can't be read.
@@ -115,7 +115,7 @@ pub fn read_laps(
                         path,
                         range: 0..BATCHES_AT,
                         what: "both copies of the lap's header are damaged",
-                        is_corrected: false,
+                        corrected: None,
                     });
                 }
                 continue;
@@ -163,7 +163,7 @@ impl Lap {
             let due = batches.last().map(|last| last.number + 1).or(due);
             let here = self.batch_at(position, due).or_else(|| {
                 let (batch, damage) = self.corrected_at(position, due)?;
-                damages.extend(damage);
+                damages.push(damage);
                 Some(batch)
             });
             let found = here
@@ -181,7 +181,7 @@ impl Lap {
                     path: self.path.clone(),
                     range: position as u64..at as u64,
                     what: "a batch is damaged, and good ones follow it",
-                    is_corrected: false,
+                    corrected: None,
                 });
             }
             position = at + batch.len;
@@ -198,25 +198,23 @@ impl Lap {
             .find_map(|at| Some((at, self.batch_at(at, due)?)))
     }
 
-    /// The batch that is due here, when all that is wrong with it is one bit; and what is to be said
-    /// of that: nothing, when it may be what a write that was cut short has left.
+    /// The batch that is due here, when all that is wrong with it is one bit.
     fn corrected_at(
         &self,
         position: usize,
         due: Option<u64>,
-    ) -> Option<(Batch<'static>, Option<JournalDamage>)> {
-        let corrected = correct(self.bytes.get(position..)?, &self.header)?;
-        let batch = corrected.batch;
+    ) -> Option<(Batch<'static>, JournalDamage)> {
+        let Corrected { batch, wrong_byte } = correct(self.bytes.get(position..)?, &self.header)?;
         if due.is_some_and(|due| batch.number != due) {
             return None;
         }
-        let begin = (position + corrected.wrong_byte) as u64;
-        let damage = (!corrected.is_at_end).then(|| JournalDamage {
+        let begin = (position + wrong_byte) as u64;
+        let damage = JournalDamage {
             path: self.path.clone(),
             range: begin..begin + 1,
             what: "one bit is wrong; it is known which, and nothing is lost",
-            is_corrected: true,
-        });
+            corrected: Some(batch.number),
+        };
         Some((batch, damage))
     }
 
