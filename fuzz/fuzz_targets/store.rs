@@ -36,7 +36,6 @@ enum Step {
     CrashIn { changes: u8, how: How },
     CrashInRecovery { changes: u8, how: How },
     Fail { op: FailingOp, after: u8 },
-    /// For good, unless it is made again later.
     Delete { which: u8 },
 }
 

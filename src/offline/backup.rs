@@ -205,7 +205,11 @@ impl Target {
         let source = Source::open(disk.clone(), from)?;
         let plan = source.plan();
         let mut copied = BackedUp::default();
-        for damage in plan.damages.iter().filter(|damage| !damage.is_corrected) {
+        for damage in plan
+            .damages
+            .iter()
+            .filter(|damage| damage.corrected.is_none())
+        {
             let path = damage.path.display();
             copied.findings.push(format!("{path}: {}", damage.what));
         }
