@@ -17,7 +17,7 @@ struct Case<'a> {
 
 const TEXT: &str = "content-type: text/plain\r\n";
 const LINES: &str = "content-type: application/x-ndjson\r\n";
-const GZIP: &str = "content-encoding: gzip\r\n";
+const BROTLI: &str = "content-encoding: br\r\n";
 const NONE: &str = "";
 
 impl Case<'_> {
@@ -96,7 +96,7 @@ fn the_first_thing_wrong_is_the_one_that_is_told() {
     let too_large = (413, "body_too_large", "the body has more than 2000 bytes");
     let no_text = (415, "unsupported_media_type", "must be application/json");
     let no_lines = (415, "unsupported_media_type", "is for batches");
-    let no_gzip = (
+    let no_brotli = (
         415,
         "unsupported_content_encoding",
         "content-encoding is not supported",
@@ -107,7 +107,7 @@ fn the_first_thing_wrong_is_the_one_that_is_told() {
         // Without a key nothing is learned, not even which paths there are.
         (None, "POST", "/experiment/chat/log", TEXT, 10, no_key),
         (None, "POST", "/experiment/none/log", TEXT, 5000, no_key),
-        (None, "BREW", "/experiment/NONE/log", GZIP, 10, no_key),
+        (None, "BREW", "/experiment/NONE/log", BROTLI, 10, no_key),
         (None, "GET", "/nothing", NONE, 0, no_key),
         (None, "PUT", "/experiment/..", NONE, 10, no_key),
         (None, "GET", "/keys", NONE, 0, no_key),
@@ -119,7 +119,7 @@ fn the_first_thing_wrong_is_the_one_that_is_told() {
         // A good key that may not: before anything is told of what exists.
         (Some(read), "POST", "/experiment/chat/log", TEXT, 5000, no_ingest),
         (Some(read), "POST", "/experiment/none/log", TEXT, 10, no_ingest),
-        (Some(read), "POST", "/experiment/none/logs", GZIP, 10, no_ingest),
+        (Some(read), "POST", "/experiment/none/logs", BROTLI, 10, no_ingest),
         (Some(read), "POST", "/experiment/NONE/log", TEXT, 10, no_ingest),
         (Some(read), "PUT", "/experiment/NONE", TEXT, 10, no_admin),
         (Some(ingest), "PUT", "/experiment/chat", TEXT, 10, no_admin),
@@ -152,10 +152,10 @@ fn the_first_thing_wrong_is_the_one_that_is_told() {
         (Some(admin), "POST", "//experiment/chat/log", TEXT, 10, no_path),
         // What can't be asked so.
         (Some(ingest), "GET", "/experiment/chat/log", TEXT, 5000, not_so),
-        (Some(ingest), "BREW", "/experiment/chat/logs", GZIP, 10, no_brew),
+        (Some(ingest), "BREW", "/experiment/chat/logs", BROTLI, 10, no_brew),
         (Some(ingest), "POST", "/experiment/chat/log", TEXT, 2001, too_large),
         (Some(admin), "PUT", "/experiment/chat", TEXT, 2001, too_large),
-        (Some(admin), "POST", "/keys", GZIP, 2001, too_large),
+        (Some(admin), "POST", "/keys", BROTLI, 2001, too_large),
         (Some(ingest), "POST", "/experiment/chat/log", TEXT, 2000, no_text),
         (Some(ingest), "POST", "/experiment/chat/logs", TEXT, 10, no_text),
         (Some(admin), "PUT", "/experiment/new", TEXT, 10, no_text),
@@ -163,9 +163,9 @@ fn the_first_thing_wrong_is_the_one_that_is_told() {
         (Some(ingest), "POST", "/experiment/chat/log", LINES, 10, no_lines),
         (Some(admin), "PUT", "/experiment/new", LINES, 10, no_lines),
         (Some(admin), "POST", "/keys", LINES, 10, no_lines),
-        (Some(ingest), "POST", "/experiment/chat/log", GZIP, 10, no_gzip),
-        (Some(ingest), "POST", "/experiment/chat/logs", GZIP, 10, no_gzip),
-        (Some(admin), "PUT", "/experiment/new", GZIP, 10, no_gzip),
+        (Some(ingest), "POST", "/experiment/chat/log", BROTLI, 10, no_brotli),
+        (Some(ingest), "POST", "/experiment/chat/logs", BROTLI, 10, no_brotli),
+        (Some(admin), "PUT", "/experiment/new", BROTLI, 10, no_brotli),
     ];
     for (key, method, path, headers, body_len, expected) in cases {
         let case = Case {

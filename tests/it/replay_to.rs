@@ -92,13 +92,13 @@ fn all_is_sent_once_in_order_and_byte_for_byte() {
     let address = target.address;
     let all = COUNT / 2 + 1;
     let expected =
-        format!("trialog: demo: {all} entries are on {address}, 0 of them were before\n");
+        format!("trialog: demo: {all} entries are on http://{address}, 0 of them were before\n");
     assert_eq!(words, expected);
     // Again, with other batches, and the rest.
     let words = said(&send(&source.dir, &target, &["--rate", "70"]), 0);
-    let demo = format!("demo: {all} entries are on {address}, {all} of them were before");
+    let demo = format!("demo: {all} entries are on http://{address}, {all} of them were before");
     let other = format!(
-        "other: {} entries are on {address}, 0 of them were before",
+        "other: {} entries are on http://{address}, 0 of them were before",
         COUNT / 2
     );
     assert!(words.contains(&demo) && words.contains(&other), "{words}");
@@ -106,7 +106,10 @@ fn all_is_sent_once_in_order_and_byte_for_byte() {
     let later = ["--experiment", "demo", "--after", &ids[5]];
     let words = said(&send(&source.dir, &target, &later), 0);
     assert!(
-        words.contains(&format!("{0} entries are on {address}, {0} of", all - 6)),
+        words.contains(&format!(
+            "{0} entries are on http://{address}, {0} of",
+            all - 6
+        )),
         "{words}"
     );
     source.stop();
@@ -160,7 +163,10 @@ fn a_broken_run_is_repeated_without_doubles() {
     );
     assert_eq!(count(&target, "demo"), MANY);
     let words = said(&send(&from, &target, &[]), 0);
-    let all_known = format!("{MANY} entries are on {}, {MANY} of them", target.address);
+    let all_known = format!(
+        "{MANY} entries are on http://{}, {MANY} of them",
+        target.address
+    );
     assert!(words.contains(&all_known), "{words}");
     target.stop();
     assert!(
@@ -298,7 +304,7 @@ fn what_can_not_be_sent_says_why_and_what_to_do() {
         &["--rate", "5"][..],
         &["--to", &url, "--rate", "0"],
         &["--to", &url, "--output", "x"],
-        &["--to", "https://127.0.0.1:1"],
+        &["--to", "ftp://127.0.0.1:1"],
     ] {
         let output = run(&[&["replay", arg(&from)], wrong].concat());
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {output:?}");

@@ -221,7 +221,7 @@ fn json_lines_have_the_ids_of_request_and_trace() {
     let dir = dir.path().join("s");
     let mut command = trialog();
     command.args(["serve", "--listen", "127.0.0.1:0", "--data", arg(&dir)]);
-    command.args(["--free-bytes=0", "--log-format=json", "--log-level=debug"]);
+    command.args(["--min-free=0", "--log-format=json", "--log-level=debug"]);
     let mut child = command
         .stderr(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())

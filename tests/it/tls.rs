@@ -228,10 +228,7 @@ fn whoever_trusts_another_or_speaks_no_tls_ends_cleanly() {
         ca: Some(Authority::new().pem()),
         ..Asked::default()
     };
-    let error = secured
-        .connect(&asked)
-        .err()
-        .expect("another's certificate");
+    let error = secured.connect(&asked).expect_err("another's certificate");
     assert!(
         error.to_string().contains("invalid peer certificate"),
         "{error}"
