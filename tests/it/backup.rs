@@ -9,9 +9,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use trialog::fs::Access;
 use trialog::fs::sim::{Crash, Failure, Fault, Op};
-use trialog::model::LogId;
-use trialog::offline::backup::{BackedUp, BackupError, backup};
+use trialog::model::{LogId, Slug};
+use trialog::offline::backup::{BackedUp, BackupError, DurableSegment, backup};
 use trialog::offline::verify::verify;
 
 use crate::faults::disk::Tmpfs;
@@ -310,4 +311,45 @@ fn what_is_in_the_way_is_left_alone() {
     assert!(matches!(copy(&rig), Err(BackupError::Exists(_))));
     let none = backup(&rig.machine.host(), "/".as_ref(), "/other".as_ref(), None);
     assert!(matches!(none, Err(BackupError::NotAStore(_))));
+}
+
+#[test]
+fn beside_a_server_each_segment_is_cut_where_that_says_it_is_durable() {
+    let mut rig = Rig::with("one");
+    for n in 0..8 {
+        rig.append(&[("one", vec![entry("A", n, 600)])]).unwrap();
+    }
+    let segments = rig.view("one").segments(0).into_iter().map(|segment| {
+        let name = segment.path().file_name().unwrap();
+        DurableSegment {
+            file_name: name.to_str().unwrap().into(),
+            bytes: segment.frames_end(),
+        }
+    });
+    let told: Vec<DurableSegment> = segments.collect();
+    assert!(told.len() > 1);
+    let acked = rig.models[&slug("one")].acked.clone();
+    // What comes meanwhile is in the files, and was not told.
+    rig.append(&[("one", vec![entry("B", 100, 100), entry("B", 101, 100)])])
+        .unwrap();
+    rig.background();
+    let disk = rig.machine.host().disk;
+    let dir = Path::new(STORE).join("experiments/one");
+    let last = told.last().unwrap();
+    let file = disk.open(&dir.join(&last.file_name), Access::Read).unwrap();
+    assert!(
+        file.len().unwrap() > last.bytes,
+        "there is something to cut"
+    );
+    let mut ask = |_: &Slug| Ok(told.clone());
+    let copied = backup(
+        &rig.machine.host(),
+        STORE.as_ref(),
+        "/copy".as_ref(),
+        Some(&mut ask),
+    );
+    assert_eq!(copied.unwrap().segments, told.len() as u64);
+    let report = verify(disk.clone(), "/copy".as_ref()).unwrap();
+    assert_eq!(report.findings, []);
+    assert_eq!(replayed(disk, "/copy".as_ref(), &slug("one")), acked);
 }
