@@ -17,6 +17,7 @@ use super::blocking::blocking;
 use super::budget::Budget;
 use super::definition::{self, DefinitionFile};
 use super::error::{AppendError, ReadError, StoreError};
+use super::figures_memory::FiguresMemory;
 use super::inflight::InFlight;
 use super::news::News;
 use super::repeats::{self, Repeats, Window};
@@ -92,6 +93,8 @@ pub struct Shared {
     pub window: Window,
     /// The memory for that, over all experiments.
     pub repeats_memory: Budget,
+    /// The memory for figures of metrics, over all experiments.
+    pub figures_memory: FiguresMemory,
     /// What became durable, by experiment.
     pub counters: ExperimentCounters,
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
 
+use super::actor::Shared;
 use super::blocking::blocking;
 use super::definition::DefinitionFile;
 use super::error::ReadError;
@@ -14,7 +15,6 @@ use super::figures::Figures;
 use super::folder;
 use super::log_figures::LogFigures;
 use super::store::Store;
-use crate::fs::Disk;
 use crate::log::cursor::Met;
 use crate::log::frozen::Frozen;
 use crate::log::index::variant_key_of;
@@ -69,7 +69,7 @@ pub struct Answered {
 struct Asked {
     view: Arc<LogView>,
     kept: Arc<Mutex<LogFigures>>,
-    disk: Arc<dyn Disk>,
+    shared: Arc<Shared>,
     /// Set by the first look at the log; the later ones see the same.
     frozen: Option<Frozen>,
     damage_count: usize,
@@ -126,7 +126,7 @@ impl Store {
         Ok(Asked {
             view: handle.view,
             kept: handle.figures,
-            disk: self.shared.host.disk.clone(),
+            shared: self.shared.clone(),
             frozen: None,
             damage_count: 0,
             asker: Weak::new(),
@@ -173,7 +173,10 @@ impl Asked {
     fn figures(&mut self) -> Result<Figures, ReadError> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let frozen = self.view.frozen();
-        let figures = kept.read(&frozen, &self.disk)?;
+        let figures = kept.read(&frozen, &self.shared.host.disk)?;
+        let bytes = kept.bytes();
+        drop(kept);
+        self.shared.figures_memory.note(&self.kept, bytes);
         self.frozen = Some(frozen);
         self.damage_count = figures.damage_count;
         Ok(figures)
@@ -190,7 +193,7 @@ impl Entries for Asked {
     fn scan(&mut self, take: &mut Take<'_>) -> Result<(), ReadError> {
         let frozen = self.frozen.get_or_insert_with(|| self.view.frozen());
         let all = Selection::default();
-        let mut cursor = frozen.cursor(self.disk.clone(), all, Order::OldestFirst);
+        let mut cursor = frozen.cursor(self.shared.host.disk.clone(), all, Order::OldestFirst);
         let mut damage_count = 0;
         while cursor.step(&mut |met| {
             match met {

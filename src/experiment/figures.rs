@@ -52,10 +52,14 @@ pub fn fold(segment: &Segment) -> (Summary, usize) {
     (summary, damage_count)
 }
 
-/// What a footer keeps of a segment's metrics.
+/// What a footer keeps of a segment's metrics: nothing if it would not be all that a log may keep of
+/// them, since what is merged would depend on how the log was split then.
 pub fn section(segment: &Segment) -> Vec<u8> {
     let mut bytes = Vec::new();
-    fold(segment).0.encode(&mut bytes);
+    let summary = fold(segment).0;
+    if !summary.is_coarse() {
+        summary.encode(&mut bytes);
+    }
     bytes
 }
 

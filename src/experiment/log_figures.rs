@@ -3,7 +3,8 @@
 //! segments the footers.
 //!
 //! Nothing is folded before somebody asks: an entry costs its writer nothing, and ten thousand
-//! experiments that nobody looks at take no memory. What a first question has to read is at most what
+//! experiments that nobody looks at take no memory (what those take that somebody does is bounded by
+//! [`FiguresMemory`](super::figures_memory::FiguresMemory)). What a first question has to read is at most what
 //! isn't sealed yet.
 
 use std::ops::ControlFlow;
@@ -88,6 +89,13 @@ impl LogFigures {
         let mut all = all.unwrap_or_else(|| self.ended.figures());
         all.scanned_bytes = scanned_bytes;
         Ok(all)
+    }
+
+    /// About how many bytes are kept.
+    pub fn bytes(&self) -> usize {
+        let live = self.live.iter().map(|live| live.summary.bytes());
+        let salts = self.ended.salts.len() * size_of::<Option<u64>>();
+        self.ended.summary.bytes() + salts + live.sum::<usize>()
     }
 
     /// Forgets what was kept of segments that aren't the log's first ones.

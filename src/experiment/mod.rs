@@ -9,6 +9,7 @@ pub mod budget;
 pub mod definition;
 pub mod error;
 pub mod figures;
+mod figures_memory;
 pub mod folder;
 mod inflight;
 pub mod log_figures;

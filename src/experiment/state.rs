@@ -19,6 +19,8 @@ pub struct State {
     pub inflight_bytes: usize,
     /// Bytes that idempotency keys take.
     pub repeats_bytes: usize,
+    /// Bytes that figures of metrics take between two questions, about.
+    pub figures_bytes: usize,
     /// Free on the disk; `None` when it doesn't say.
     pub free_bytes: Option<u64>,
     /// Segments sealed since the start.
@@ -41,6 +43,7 @@ impl Store {
             waiting_count,
             inflight_bytes: self.budget.used(),
             repeats_bytes: self.shared.repeats_memory.used(),
+            figures_bytes: self.shared.figures_memory.used(),
             free_bytes: disk.free_bytes(self.dir()).ok(),
             sealed_count: self.shared.sealer.sealed_count(),
             journal: self.journal_metrics.clone(),

@@ -18,6 +18,7 @@ use super::blocking::blocking;
 use super::budget::{Budget, BytePermit, OverBudget};
 use super::definition;
 use super::error::{AppendError, ReadError, StoreError};
+use super::figures_memory::FiguresMemory;
 use super::folder::{self, Folder, OpenError};
 use super::registry::{Handle, Registry, Removed};
 use super::repeats::Window;
@@ -58,6 +59,8 @@ pub struct StoreOptions {
     pub window: Window,
     /// The memory for idempotency keys, over all experiments in use.
     pub repeats_bytes: usize,
+    /// The memory for figures of metrics between two questions, over all experiments in use.
+    pub figures_bytes: usize,
     /// How many experiments have counters of their own.
     pub counted_experiments_max: usize,
 }
@@ -101,6 +104,7 @@ impl Default for StoreOptions {
             experiments_max: 1_000_000,
             window: Window::default(),
             repeats_bytes: 512 << 20,
+            figures_bytes: 256 << 20,
             counted_experiments_max: 100,
         }
     }
@@ -180,6 +184,7 @@ impl Store {
                 idle_timeout: options.idle_timeout,
                 window: options.window,
                 repeats_memory: Budget::new(options.repeats_bytes),
+                figures_memory: FiguresMemory::new(options.figures_bytes),
                 counters: ExperimentCounters::new(options.counted_experiments_max),
             }),
             folder,

@@ -106,6 +106,7 @@ pub struct Footer<'a> {
 }
 
 /// The bytes that seal a segment: to be written at `footer_start`, behind everything in the file.
+/// Without `metrics` there is no section for them.
 pub fn encode(
     index: &SegmentIndex,
     metrics: &[u8],
@@ -141,7 +142,9 @@ pub fn encode(
         payload.extend_from_slice(&block.position.to_le_bytes());
     }
     push_section(&mut out, SECTION_BLOCKS, &payload);
-    push_section(&mut out, SECTION_METRICS, metrics);
+    if !metrics.is_empty() {
+        push_section(&mut out, SECTION_METRICS, metrics);
+    }
     if !index.keyed.is_empty() {
         payload.clear();
         for keyed in &index.keyed {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::exact::{ExactSum, SumParts};
 use super::series::Series;
 use super::sketch::{BUCKETS_MAX, Side, Sketch};
-use super::summary::{DROPPED_NAMES_MAX, NAME_BYTES_MAX, Summary};
+use super::summary::{DROPPED_NAMES_MAX, Limits, NAME_BYTES_MAX, Summary};
 use crate::model::{VARIANT_KEY_BYTES_MAX, VARIANTS_MAX};
 
 const VERSION: u8 = 1;
@@ -52,7 +52,10 @@ impl Summary {
             put(out, variant.received_at_ms_max);
             put(out, variant.series.len() as u64);
             for series in &variant.series {
-                put_series(out, series);
+                match series {
+                    Some(series) => put_series(out, series),
+                    None => out.push(0),
+                }
             }
         }
     }
@@ -64,7 +67,11 @@ impl Summary {
         if version != VERSION {
             return Err(DecodeError::Version(version));
         }
-        let mut summary = Self::new(METRICS_LIMIT_MAX);
+        let limits = Limits::default();
+        let mut summary = Self::new(Limits {
+            metrics: METRICS_LIMIT_MAX,
+            ..limits
+        });
         for place in 0..reader.length(METRICS_LIMIT_MAX)? {
             let is_incomplete = reader.flags(FLAG_INCOMPLETE)? != 0;
             let name = reader.text(NAME_BYTES_MAX)?;
@@ -89,9 +96,16 @@ impl Summary {
                 .map(|_| reader.series())
                 .collect();
             variant.series = series?;
+            let kept = || variant.series.iter().flatten();
+            let bucket_count: usize = kept().map(|one| one.sketch().bucket_count()).sum();
+            let series_count = kept().count();
+            summary.series_count += series_count;
+            summary.bucket_count += bucket_count;
             check(summary.variants.len() == place + 1, "a variant twice")?;
         }
         check(reader.0.is_empty(), "bytes are left over")?;
+        let fits = summary.series_count <= limits.series && summary.bucket_count <= limits.buckets;
+        check(fits, "more than is kept")?;
         Ok(summary)
     }
 }
@@ -236,8 +250,8 @@ impl<'a> Reader<'a> {
         Ok(hashes)
     }
 
-    fn series(&mut self) -> Result<Series, DecodeError> {
-        let mut series = Series::default();
+    fn series(&mut self) -> Result<Option<Box<Series>>, DecodeError> {
+        let mut series = Box::<Series>::default();
         let flags = self.flags(FLAG_OTHERS | FLAG_NUMBERS | FLAG_ROUNDED)?;
         if flags & FLAG_OTHERS != 0 {
             series.non_numeric_count = self.count()?;
@@ -246,7 +260,7 @@ impl<'a> Reader<'a> {
         }
         if flags & FLAG_NUMBERS == 0 {
             check(flags & FLAG_ROUNDED == 0, "a rounded sketch of nothing")?;
-            return Ok(series);
+            return Ok((series.value_count() > 0).then_some(series));
         }
         series.count = self.count()?;
         series.min = self.double()?;
@@ -261,7 +275,7 @@ impl<'a> Reader<'a> {
         let is_whole =
             series.count > 0 && series.sketch.count() == series.count && series.min <= series.max;
         check(is_whole, "counts that differ")?;
-        Ok(series)
+        Ok(Some(series))
     }
 
     fn double(&mut self) -> Result<f64, DecodeError> {

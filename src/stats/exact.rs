@@ -78,6 +78,11 @@ impl ExactSum {
         self.addends_since_carry += 1;
     }
 
+    /// Bytes beside its own.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.digits.capacity() * size_of::<i64>()
+    }
+
     /// The sum, rounded once to the nearest double; infinite when it is larger than any.
     pub fn to_f64(&self) -> f64 {
         Ratio::from(self).to_f64()

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::extract::FieldPath;
 use super::report::{Format, Report, ReportOptions};
-use super::summary::Summary;
+use super::summary::{Limits, Summary};
 use super::units::{BYTES_MAX, UnitScan, Units};
 use crate::model::Definition;
 
@@ -208,7 +208,9 @@ impl Part {
 /// One summary for each value, in the order of the log; last the one of entries without a value.
 fn split<L: Entries>(log: &mut L, by: &FieldPath) -> Result<Vec<Part>, QuestionError<L::Error>> {
     let mut parts: Vec<Part> = Vec::new();
-    let mut without = Part::new(None, Summary::default());
+    // All parts together are bounded, too.
+    let share = Limits::default().share();
+    let mut without = Part::new(None, Summary::new(share));
     let mut is_beyond = false;
     log.scan(&mut |variant, at, body| {
         let part = match by.find(body) {
@@ -224,7 +226,7 @@ fn split<L: Entries>(log: &mut L, by: &FieldPath) -> Result<Vec<Part>, QuestionE
                 }
                 if known.is_none() {
                     let value = Some(value.into_owned().into());
-                    parts.push(Part::new(value, Summary::default()));
+                    parts.push(Part::new(value, Summary::new(share)));
                 }
                 match parts.get_mut(place) {
                     Some(part) => part,

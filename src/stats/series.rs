@@ -5,6 +5,9 @@ use super::extract::Value;
 use super::ratio::Ratio;
 use super::sketch::Sketch;
 
+/// What a bucket of a sketch takes: a node of its map has room for eleven, and is half full at least.
+const BUCKET_BYTES: usize = 24;
+
 /// What is kept of a metric's values in one variant. Equal for equal values, whatever their order
 /// and however they were split and merged.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +41,26 @@ impl Default for Series {
 }
 
 impl Series {
+    /// One whose sketch keeps at most so many buckets of each sign.
+    pub(super) fn with_buckets_max(buckets_max: usize) -> Self {
+        let mut series = Self::default();
+        series.sketch.limit(buckets_max);
+        series
+    }
+
+    /// Keeps at most so many buckets of each sign from now on.
+    pub(super) fn limit_sketch(&mut self, buckets_max: usize) {
+        self.sketch.limit(buckets_max);
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.sum.heap_bytes()
+            + self.squares.heap_bytes()
+            + self.sketch.bucket_count() * BUCKET_BYTES
+    }
+
     /// Takes in one value.
     pub fn add(&mut self, value: Value) {
         match value {

@@ -11,10 +11,11 @@
 //! (0.79 %), and exact for values of at most eight significant bits, such as whole numbers up to
 //! 256. (Values nearer to zero than 2.2e-308 have less precision than that.)
 //!
-//! At most [`BUCKETS_MAX`] buckets of each sign are kept: those farthest from zero. What is nearer
-//! to zero is counted in the nearest one that is kept. It takes values over 16 octaves, such as
-//! 1 to 65,000, to fill them all. Which ones are kept depends on the values alone, so any split and
-//! any order give the same sketch.
+//! At most [`BUCKETS_MAX`] buckets of each sign are kept, or fewer ([`Sketch::limit`]): those farthest
+//! from zero. What is nearer to zero is counted in the nearest one that is kept, and a quantile in
+//! there is not given: no figure is less exact than it says. It takes values over 16 octaves, such as
+//! 1 to 65,000, to fill them all. Which ones are kept depends on the values and on the lowest limit
+//! alone, so any split and any order give the same sketch.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +27,10 @@ pub const RELATIVE_ERROR: f64 = 1.0 / 128.0;
 const DROPPED_BITS: u32 = 52 - 7;
 
 /// How values are distributed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sketch {
+    /// The most buckets kept for each sign.
+    buckets_max: usize,
     positive: Side,
     negative: Side,
     zero_count: u64,
@@ -39,6 +42,18 @@ pub struct Sketch {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Side {
     pub(super) buckets: BTreeMap<u32, u64>,
+}
+
+impl Default for Sketch {
+    fn default() -> Self {
+        Self {
+            buckets_max: BUCKETS_MAX,
+            positive: Side::default(),
+            negative: Side::default(),
+            zero_count: 0,
+            is_rounded: false,
+        }
+    }
 }
 
 impl Sketch {
@@ -56,11 +71,12 @@ impl Sketch {
             &mut self.negative
         };
         *side.buckets.entry(bucket_of(magnitude)).or_default() += 1;
-        self.is_rounded |= side.collapse();
+        self.is_rounded |= side.collapse(self.buckets_max);
     }
 
     /// Counts what another sketch counted.
     pub fn merge(&mut self, other: &Self) {
+        self.limit(other.buckets_max);
         self.zero_count += other.zero_count;
         self.is_rounded |= other.is_rounded;
         let sides = [
@@ -71,8 +87,23 @@ impl Sketch {
             for (bucket, count) in &more.buckets {
                 *side.buckets.entry(*bucket).or_default() += count;
             }
-            self.is_rounded |= side.collapse();
+            self.is_rounded |= side.collapse(self.buckets_max);
         }
+    }
+
+    /// Keeps at most `buckets_max` buckets of each sign from now on.
+    pub fn limit(&mut self, buckets_max: usize) {
+        if buckets_max < self.buckets_max {
+            self.buckets_max = buckets_max;
+            for side in [&mut self.positive, &mut self.negative] {
+                self.is_rounded |= side.collapse(buckets_max);
+            }
+        }
+    }
+
+    /// How many buckets there are.
+    pub fn bucket_count(&self) -> usize {
+        self.positive.buckets.len() + self.negative.buckets.len()
     }
 
     /// How many values were counted.
@@ -86,23 +117,39 @@ impl Sketch {
     }
 
     /// The value with this rank, 0 for the smallest, within [`RELATIVE_ERROR`]. The largest one
-    /// for a rank beyond the end; `None` when nothing was counted.
+    /// for a rank beyond the end; `None` when nothing was counted, or when that value is among those
+    /// that share a bucket since there were too many.
     pub fn at_rank(&self, rank: u64) -> Option<f64> {
+        let (nearest_below, nearest_above) =
+            (self.shared(&self.negative), self.shared(&self.positive));
         let negative = self.negative.buckets.iter().rev();
-        let negative = negative.map(|(bucket, count)| (-value_of(*bucket), *count));
-        let zero = (self.zero_count > 0).then_some((0.0, self.zero_count));
+        let negative = negative.map(|(bucket, count)| {
+            let is_known = nearest_below != Some(*bucket);
+            (is_known.then(|| -value_of(*bucket)), *count)
+        });
+        let zero = (self.zero_count > 0).then_some((Some(0.0), self.zero_count));
         let positive = self.positive.buckets.iter();
-        let positive = positive.map(|(bucket, count)| (value_of(*bucket), *count));
+        let positive = positive.map(|(bucket, count)| {
+            let is_known = nearest_above != Some(*bucket);
+            (is_known.then(|| value_of(*bucket)), *count)
+        });
         let mut before = 0;
         let mut last = None;
         for (value, count) in negative.chain(zero).chain(positive) {
             before += count;
-            last = Some(value);
+            last = value;
             if rank < before {
                 break;
             }
         }
         last
+    }
+
+    /// The bucket that may have values of others: the one nearest to zero, once there are as many as are
+    /// kept.
+    fn shared(&self, side: &Side) -> Option<u32> {
+        let is_full = self.is_rounded && side.buckets.len() >= self.buckets_max;
+        side.buckets.keys().next().copied().filter(|_| is_full)
     }
 
     /// The `q`-quantile: the value with the rank `q (count - 1)`, rounded down, as in the paper.
@@ -130,6 +177,7 @@ impl Sketch {
                 && side.buckets.keys().all(|bucket| *bucket < BUCKETS_END)
         });
         is_possible.then_some(Self {
+            buckets_max: BUCKETS_MAX,
             positive,
             negative,
             zero_count,
@@ -147,9 +195,9 @@ impl Side {
     }
 
     /// Merges the buckets nearest to zero while there are too many; says whether there were.
-    fn collapse(&mut self) -> bool {
-        let is_too_large = self.buckets.len() > BUCKETS_MAX;
-        while self.buckets.len() > BUCKETS_MAX {
+    fn collapse(&mut self, buckets_max: usize) -> bool {
+        let is_too_large = self.buckets.len() > buckets_max;
+        while self.buckets.len() > buckets_max {
             let Some((_, count)) = self.buckets.pop_first() else {
                 break;
             };
@@ -220,6 +268,15 @@ mod tests {
         assert_eq!(merged, rising);
         let (exact, found) = (values[4499], rising.quantile(0.9).unwrap());
         assert!(found <= exact && found > exact * (1.0 - RELATIVE_ERROR));
+        // What shares a bucket has no value that could be given.
+        assert_eq!(rising.quantile(0.1), None);
+        let turned: Vec<f64> = values.iter().map(|value| -value).collect();
+        let turned = sketch(&turned);
+        assert_eq!(turned.at_rank(4500), None);
+        assert_eq!(
+            turned.at_rank(500),
+            rising.at_rank(4499).map(|found| -found)
+        );
     }
 
     proptest! {
@@ -244,7 +301,26 @@ mod tests {
             let (left, right) = values.split_at(cut.min(values.len()));
             let mut merged = sketch(right);
             merged.merge(&sketch(left));
-            prop_assert_eq!(merged, sketch(&values));
+            prop_assert_eq!(&merged, &sketch(&values));
+            // However it was limited, and when.
+            let limited = |values: &[f64], maxima: &[usize]| {
+                let mut sketch = sketch(values);
+                maxima.iter().for_each(|max| sketch.limit(*max));
+                sketch
+            };
+            merged.limit(8);
+            let mut apart = limited(right, &[100, 32]);
+            apart.merge(&limited(left, &[8]));
+            prop_assert_eq!(&merged, &limited(&values, &[16, 8]));
+            prop_assert_eq!(&apart, &merged);
+            prop_assert!(merged.bucket_count() <= 16);
+            let mut sorted = values;
+            sorted.sort_by(f64::total_cmp);
+            for (rank, exact) in sorted.iter().enumerate() {
+                if let Some(found) = merged.at_rank(rank as u64) {
+                    prop_assert!((found - exact).abs() <= exact.abs() * RELATIVE_ERROR);
+                }
+            }
         }
     }
 }

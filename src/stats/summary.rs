@@ -3,8 +3,14 @@
 //! [`Summary::apply`] folds entries in, [`Summary::merge`] puts segments together. All figures are
 //! exact sums, counts and extremes, so they are the same however the log was split.
 //!
-//! Memory: a variant's metric takes some 5 KB with everyday values (20 bytes for each bucket of its
-//! sketch), and 85 KB at most, with values of both signs over many magnitudes.
+//! What one metric of one variant holds is a [`Series`]. It takes some 5 KB with everyday values (20
+//! bytes for each bucket of its sketch), and 85 KB at most, with values of both signs over many
+//! magnitudes. A log may have 1,000 variants with 256 metrics, so series have a limit, and all their
+//! buckets together another one: a summary takes less than 100 MB, whatever is in the log. Beyond
+//! [`SERIES_MAX`] values are counted as those of further names are, and the metric
+//! [`is_incomplete`](Metric::is_incomplete). Beyond [`SUMMARY_BUCKETS_MAX`] all sketches keep half as many
+//! buckets, again when needed: the largest ones lose quantiles near zero, small ones nothing, and
+//! what is left is as exact as before. That depends on what is in the log alone, in any order.
 //!
 //! An experiment keeps [`METRICS_MAX`] names, those that come first in the log: names that a client
 //! makes up later can't push out the ones that were there. For one segment the same holds, and
@@ -16,18 +22,63 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::extract::{self, Value};
 use super::series::Series;
+use super::sketch::BUCKETS_MAX;
 
 /// How many metric names are kept, unless something else is said.
 pub const METRICS_MAX: usize = 256;
+/// How many series are kept, over all variants.
+pub const SERIES_MAX: usize = 16_384;
+/// How many buckets all sketches have together. With 64 for each sign of each series they always fit.
+pub const SUMMARY_BUCKETS_MAX: usize = 1 << 21;
+/// Where a log is split into parts, each has a share of both.
+const SHARES: usize = 16;
 /// A longer name, in bytes, is not kept.
 pub const NAME_BYTES_MAX: usize = 256;
+/// What a name takes beside its bytes, in a list and in a map.
+const NAME_BYTES: usize = 64;
 /// How many names that aren't kept are told apart.
 pub const DROPPED_NAMES_MAX: usize = 1024;
+
+/// How much a summary keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Metric names.
+    pub metrics: usize,
+    /// Series, over all variants.
+    pub series: usize,
+    /// Buckets of all sketches; at least two for each series.
+    pub buckets: usize,
+}
+
+impl Limits {
+    /// Those of each of many summaries at once.
+    pub fn share(self) -> Self {
+        Self {
+            series: self.series / SHARES,
+            buckets: self.buckets / SHARES,
+            ..self
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            metrics: METRICS_MAX,
+            series: SERIES_MAX,
+            buckets: SUMMARY_BUCKETS_MAX,
+        }
+    }
+}
 
 /// What a log, or a part of it, holds for each variant and each metric.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    pub(super) metrics_max: usize,
+    limits: Limits,
+    pub(super) series_count: usize,
+    pub(super) bucket_count: usize,
+    /// What each sketch keeps of each sign, so that all fit.
+    sketch_buckets_max: usize,
     /// In the order of the log.
     pub(super) metrics: Vec<Metric>,
     pub(super) variants: Vec<VariantSummary>,
@@ -58,11 +109,11 @@ pub struct VariantSummary {
     pub received_at_ms_min: u64,
     /// The latest one.
     pub received_at_ms_max: u64,
-    /// By the metric's place; shorter where none of the last metrics was seen.
-    pub(super) series: Vec<Series>,
+    /// By the metric's place; shorter where none of the last metrics was seen. None is empty.
+    pub(super) series: Vec<Option<Box<Series>>>,
 }
 
-/// What was not kept, since there were too many names.
+/// What was not kept, since there were too many names or series.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Values of any kind.
@@ -73,15 +124,18 @@ pub struct Dropped {
 
 impl Default for Summary {
     fn default() -> Self {
-        Self::new(METRICS_MAX)
+        Self::new(Limits::default())
     }
 }
 
 impl Summary {
-    /// An empty summary that keeps this many metric names.
-    pub fn new(metrics_max: usize) -> Self {
+    /// An empty summary that keeps so much.
+    pub fn new(limits: Limits) -> Self {
         Self {
-            metrics_max,
+            limits,
+            series_count: 0,
+            bucket_count: 0,
+            sketch_buckets_max: BUCKETS_MAX,
             metrics: Vec::new(),
             variants: Vec::new(),
             dropped: Dropped::default(),
@@ -103,11 +157,14 @@ impl Summary {
             },
             None => self.dropped.note(name),
         });
-        let variant = self.variant_mut(variant_key);
-        variant.note_entries(1, received_at_ms, received_at_ms);
-        for (place, value) in &values {
-            variant.series_mut(*place).add(*value);
+        let variant = self.place_of_variant(variant_key);
+        if let Some(variant) = self.variants.get_mut(variant) {
+            variant.note_entries(1, received_at_ms, received_at_ms);
         }
+        for (place, value) in &values {
+            self.with_series(variant, *place, 1, |series| series.add(*value));
+        }
+        self.fit();
         self.values = values;
     }
 
@@ -133,27 +190,101 @@ impl Summary {
             })
             .collect();
         self.dropped.merge(&later.dropped);
+        self.limit_sketches(later.sketch_buckets_max);
         for variant in &later.variants {
             self.merge_variant(variant, later, &places);
+            self.fit();
         }
     }
 
     fn merge_variant(&mut self, later: &VariantSummary, of: &Self, places: &[Option<usize>]) {
-        let mut dropped = Dropped::default();
-        let variant = self.variant_mut(&later.key);
-        variant.note_entries(
+        self.variant_mut(&later.key).note_entries(
             later.entry_count,
             later.received_at_ms_min,
             later.received_at_ms_max,
         );
+        let variant = self.place_of_variant(&later.key);
         for ((series, place), metric) in later.series.iter().zip(places).zip(&of.metrics) {
+            let Some(series) = series else { continue };
+            let count = series.value_count();
             match place {
-                _ if series.value_count() == 0 => {}
-                Some(place) => variant.series_mut(*place).merge(series),
-                None => dropped.note_many(&metric.name, series.value_count()),
+                Some(place) => self.with_series(variant, *place, count, |kept| kept.merge(series)),
+                None => self.dropped.note_many(&metric.name, count),
             }
         }
-        self.dropped.merge(&dropped);
+    }
+
+    /// Changes a series, which is made while there is room; else `value_count` values are dropped.
+    fn with_series(
+        &mut self,
+        variant: usize,
+        metric: usize,
+        value_count: u64,
+        change: impl FnOnce(&mut Series),
+    ) {
+        let (Some(variant), Some(named)) =
+            (self.variants.get_mut(variant), self.metrics.get_mut(metric))
+        else {
+            return;
+        };
+        let is_new = variant.series.get(metric).is_none_or(Option::is_none);
+        if is_new && self.series_count >= self.limits.series {
+            named.is_incomplete = true;
+            return self.dropped.note_many(&named.name, value_count);
+        }
+        if variant.series.len() <= metric {
+            variant.series.resize_with(metric + 1, || None);
+        }
+        let Some(slot) = variant.series.get_mut(metric) else {
+            return;
+        };
+        let series = slot.get_or_insert_with(|| {
+            self.series_count += 1;
+            Box::new(Series::with_buckets_max(self.sketch_buckets_max))
+        });
+        let before = series.sketch().bucket_count();
+        change(series);
+        self.bucket_count += series.sketch().bucket_count() - before;
+    }
+
+    /// Lets sketches keep fewer buckets until all fit. How few depends on what they have seen, and not
+    /// on when.
+    fn fit(&mut self) {
+        while self.bucket_count > self.limits.buckets && self.sketch_buckets_max > 1 {
+            self.limit_sketches(self.sketch_buckets_max / 2);
+        }
+    }
+
+    fn limit_sketches(&mut self, buckets_max: usize) {
+        if buckets_max >= self.sketch_buckets_max {
+            return;
+        }
+        self.sketch_buckets_max = buckets_max;
+        self.bucket_count = 0;
+        let all = self.variants.iter_mut();
+        for series in all.flat_map(|variant| &mut variant.series).flatten() {
+            series.limit_sketch(buckets_max);
+            self.bucket_count += series.sketch().bucket_count();
+        }
+    }
+
+    /// Whether sketches keep fewer buckets than one alone would: a footer has no place to say so.
+    pub fn is_coarse(&self) -> bool {
+        self.sketch_buckets_max < BUCKETS_MAX
+    }
+
+    /// About how many bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        let names = self
+            .metrics
+            .iter()
+            .map(|metric| 2 * metric.name.len() + NAME_BYTES);
+        let variants = self.variants.iter().map(|variant| {
+            let series: usize = variant.series.iter().flatten().map(|one| one.bytes()).sum();
+            let slots = variant.series.capacity() * size_of::<Option<Box<Series>>>();
+            2 * variant.key.len() + NAME_BYTES + slots + series
+        });
+        names.sum::<usize>() + variants.sum::<usize>() + self.dropped.names.len() * NAME_BYTES
     }
 
     /// The metrics that are kept, in the order of the log.
@@ -184,6 +315,11 @@ impl Summary {
         &self.dropped
     }
 
+    /// How many series are kept.
+    pub fn series_count(&self) -> usize {
+        self.series_count
+    }
+
     /// How many names were not kept; at least so many at [`DROPPED_NAMES_MAX`].
     pub fn dropped_name_count(&self) -> usize {
         let kept = self.metrics.iter().map(|metric| hash(&metric.name));
@@ -196,7 +332,7 @@ impl Summary {
         if let Some(place) = self.metric_places.get(name) {
             return Some(*place);
         }
-        if self.metrics.len() >= self.metrics_max || name.len() > NAME_BYTES_MAX {
+        if self.metrics.len() >= self.limits.metrics || name.len() > NAME_BYTES_MAX {
             return None;
         }
         let place = self.metrics.len();
@@ -208,17 +344,20 @@ impl Summary {
         Some(place)
     }
 
+    /// The place of the variant with this key; it is made when it is new.
+    fn place_of_variant(&mut self, key: &str) -> usize {
+        if let Some(place) = self.variant_places.get(key) {
+            return *place;
+        }
+        let place = self.variants.len();
+        self.variant_places.insert(key.into(), place);
+        self.variants.push(VariantSummary::new(key));
+        place
+    }
+
     /// The variant with this key; it is made when it is new.
     pub(super) fn variant_mut(&mut self, key: &str) -> &mut VariantSummary {
-        let place = match self.variant_places.get(key) {
-            Some(place) => *place,
-            None => {
-                let place = self.variants.len();
-                self.variant_places.insert(key.into(), place);
-                self.variants.push(VariantSummary::new(key));
-                place
-            }
-        };
+        let place = self.place_of_variant(key);
         #[expect(
             clippy::indexing_slicing,
             reason = "the map holds places of the list only"
@@ -249,16 +388,7 @@ impl VariantSummary {
 
     /// The values of the metric at this place in [`Summary::metrics`], if there are any.
     pub fn series(&self, place: usize) -> Option<&Series> {
-        let series = self.series.get(place)?;
-        (series.value_count() > 0).then_some(series)
-    }
-
-    fn series_mut(&mut self, place: usize) -> &mut Series {
-        if self.series.len() <= place {
-            self.series.resize_with(place + 1, Series::default);
-        }
-        #[expect(clippy::indexing_slicing, reason = "it has just been made long enough")]
-        &mut self.series[place]
+        self.series.get(place)?.as_deref()
     }
 
     fn note_entries(&mut self, count: u64, first_ms: u64, last_ms: u64) {

@@ -32,7 +32,7 @@ use super::exact::ExactSum;
 use super::extract::{self, FieldPath, Value};
 use super::ratio::Ratio;
 use super::significance::Estimate;
-use super::summary::Summary;
+use super::summary::{Summary, VariantSummary};
 
 /// Memory for the sums of units, unless something else is said.
 pub const BYTES_MAX: usize = 256 << 20;
@@ -61,8 +61,8 @@ pub struct VariantUnits {
     pub unit_count: u64,
     /// Their entries.
     pub entry_count: u64,
-    /// By the metric's place in the summary.
-    metrics: Vec<Clusters>,
+    /// By the metric's place in the summary, of those that it has values of.
+    metrics: Vec<Option<Box<Clusters>>>,
 }
 
 /// Sums over the units that have values of a metric: exact, so in any order.
@@ -136,14 +136,16 @@ impl UnitScan {
     pub fn new(path: &FieldPath, summary: &Summary, bytes_max: usize) -> Self {
         let metrics = summary.metrics().iter().map(|metric| &metric.name);
         let variants = summary.variants().iter().map(|variant| &variant.key);
-        let empty = |key: &str| VariantUnits {
-            key: key.into(),
-            metrics: vec![Clusters::default(); summary.metrics().len()],
+        let empty = |variant: &VariantSummary| VariantUnits {
+            key: variant.key.clone(),
+            metrics: (0..summary.metrics().len())
+                .map(|place| variant.series(place).map(|_| Box::default()))
+                .collect(),
             ..VariantUnits::default()
         };
         Self {
             units: Units {
-                variants: variants.clone().map(|key| empty(key)).collect(),
+                variants: summary.variants().iter().map(empty).collect(),
                 crossing_count: 0,
                 without_unit_count: 0,
             },
@@ -322,7 +324,7 @@ impl VariantUnits {
         self.unit_count += 1;
         self.entry_count += arm.entry_count;
         for cell in &arm.cells {
-            if let Some(clusters) = self.metrics.get_mut(usize::from(cell.metric)) {
+            if let Some(Some(clusters)) = self.metrics.get_mut(usize::from(cell.metric)) {
                 clusters.add(cell.count, cell.sum);
             }
         }
@@ -330,7 +332,7 @@ impl VariantUnits {
 
     /// The units that have values of the metric at this place in the summary.
     pub fn clusters(&self, place: usize) -> Option<&Clusters> {
-        self.metrics.get(place)
+        self.metrics.get(place)?.as_deref()
     }
 }
 

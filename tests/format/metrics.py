@@ -9,6 +9,7 @@ import struct
 from fractions import Fraction
 
 NAMES_MAX, NAME_BYTES_MAX, HASHES_MAX, BUCKETS_MAX, DEPTH_MAX = 256, 256, 1024, 2048, 16
+SERIES_MAX, ALL_BUCKETS_MAX = 16384, 2097152
 
 
 class Bytes:
@@ -71,15 +72,15 @@ def read_metrics(payload):
     if data.take(1) != b"\1":
         return None
     names = data.list(lambda: (data.take(1), data.text()))
-    if any(flags != b"\0" for flags, _ in names):
-        raise ValueError("a segment's own metric is flagged")
+    if any(flags not in (b"\0", b"\1") for flags, _ in names):
+        raise ValueError("a metric has an unknown flag")
     dropped = data.integer(), data.list(lambda: int.from_bytes(data.take(8), "little"))
     variants = data.list(
         lambda: (data.text(), data.integer(), data.integer(), data.integer(), data.list(data.series))
     )
     if data.at != len(payload):
         raise ValueError("bytes are left over behind the metrics")
-    return [name for _, name in names], dropped, variants
+    return [(name, flags == b"\1") for flags, name in names], dropped, variants
 
 
 class Series:
@@ -87,6 +88,9 @@ class Series:
 
     def __init__(self):
         self.others, self.values = [0, 0], []
+
+    def is_empty(self):
+        return not any(self.others) and not self.values
 
     def add(self, value):
         if not isinstance(value, (bool, float)):
@@ -127,6 +131,7 @@ class Metrics:
 
     def __init__(self):
         self.names, self.dropped_count, self.hashes, self.variants = {}, 0, set(), {}
+        self.series_count, self.incomplete = 0, set()
 
     def add(self, key, received_at, body):
         pairs = json.loads(body, object_pairs_hook=Pairs, parse_int=float)
@@ -141,6 +146,14 @@ class Metrics:
         variant = self.variants.setdefault(key, ([], []))
         variant[0].append(received_at)
         for place, value in values.items():
+            if len(variant[1]) <= place or variant[1][place].is_empty():
+                if self.series_count == SERIES_MAX:
+                    name = list(self.names)[place]
+                    self.dropped_count += 1
+                    self.hashes.add(fnv1a(name.encode()))
+                    self.incomplete.add(name)
+                    continue
+                self.series_count += 1
             while len(variant[1]) <= place:
                 variant[1].append(Series())
             variant[1][place].add(value)
@@ -151,7 +164,12 @@ class Metrics:
             (key, len(times), min(times), max(times), [one.parts() for one in series])
             for key, (times, series) in self.variants.items()
         ]
-        return list(self.names), (self.dropped_count, hashes), variants
+        series = [one for *_, all_series in variants for one in all_series]
+        sides = [len(side) for _, numbers in series if numbers for side in numbers[6:8]]
+        if sum(sides) > ALL_BUCKETS_MAX:
+            raise ValueError("there should be no metrics section")
+        names = [(name, name in self.incomplete) for name in self.names]
+        return names, (self.dropped_count, hashes), variants
 
 
 class Pairs(list):

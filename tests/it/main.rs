@@ -22,6 +22,7 @@ mod export;
 mod failing_calls;
 mod faults;
 mod figures;
+mod figures_memory;
 mod flips;
 mod golden;
 mod group_commit;

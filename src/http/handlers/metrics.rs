@@ -66,6 +66,9 @@ fn write_store(stored: &State, text: &mut Text) {
     let help = "Bytes of memory that idempotency keys take.";
     text.gauge("trialog_idempotency_bytes", help)
         .value(stored.repeats_bytes);
+    let help = "Bytes of memory that figures of metrics take between two questions, about.";
+    text.gauge("trialog_figures_bytes", help)
+        .value(stored.figures_bytes);
     if let Some(free_bytes) = stored.free_bytes {
         let help = "Bytes free on the disk of the store.";
         text.gauge("trialog_disk_free_bytes", help)

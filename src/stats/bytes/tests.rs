@@ -5,6 +5,14 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// One that keeps so many names.
+fn keeping(metrics: usize) -> Summary {
+    Summary::new(Limits {
+        metrics,
+        ..Limits::default()
+    })
+}
+
 fn encoded(summary: &Summary) -> Vec<u8> {
     let mut bytes = Vec::new();
     summary.encode(&mut bytes);
@@ -13,7 +21,7 @@ fn encoded(summary: &Summary) -> Vec<u8> {
 
 /// Two variants, three metrics that are kept and two that are not.
 fn example() -> Summary {
-    let mut summary = Summary::new(3);
+    let mut summary = keeping(3);
     let bodies = [
         r#"{"metrics":{"ms":12.5,"ok":true,"who":"x","late":1,"later":[]}}"#,
         r#"{"metrics":{"ms":-1e300,"ok":false,"who":null}}"#,
@@ -29,7 +37,7 @@ fn example() -> Summary {
 
 #[test]
 fn bytes_are_pinned() {
-    let mut summary = Summary::new(1);
+    let mut summary = keeping(1);
     let body = br#"{"metrics":{"ms":1.5,"x":0}}"#;
     summary.apply("A", 300, body);
     let mut expected = vec![1];
@@ -110,7 +118,7 @@ proptest! {
     fn any_summary_comes_back(
         entries in vec((0_u8..4, vec((0_u8..9, any::<f64>()), 0..6)), 0..30),
     ) {
-        let mut summary = Summary::new(6);
+        let mut summary = keeping(6);
         for (variant, values) in entries {
             let members: Vec<_> = values
                 .iter()

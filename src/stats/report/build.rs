@@ -277,12 +277,18 @@ fn warnings(basis: &Basis<'_>, report: &Report) -> Vec<String> {
         } else {
             ""
         };
-        warnings.push(format!(
-            "There are more metrics than the {} that are kept: {} values of {least}{count} further \
-             names are not here.",
-            basis.summary.metrics().len(),
-            dropped.value_count
-        ));
+        let (values, kept) = (dropped.value_count, basis.summary.metrics().len());
+        let series = basis.summary.series_count();
+        warnings.push(match count {
+            0 => format!(
+                "There are more metrics of variants than the {series} that are kept: {values} values \
+                 are not here. Metrics that lack some are marked."
+            ),
+            _ => format!(
+                "There are more metrics than the {kept} that are kept: {values} values of \
+                 {least}{count} further names are not here."
+            ),
+        });
     }
     warnings
 }
