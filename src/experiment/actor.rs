@@ -300,18 +300,32 @@ impl Actor {
     /// Refuses what can't be appended; gives back what can. A caller that has gone is refused
     /// too, before anything is written.
     async fn admit(&mut self, mut append: Append, is_keyed: bool) -> Option<Append> {
-        let refusal = match self.shared.journal.health() {
-            JournalHealth::Failed => Some(AppendError::StorageFailed),
+        let stuck = match self.shared.journal.health() {
+            JournalHealth::Ready => None,
             JournalHealth::Full => Some(AppendError::StorageFull),
             JournalHealth::OutOfDescriptors => Some(AppendError::Overloaded),
-            JournalHealth::Ready if is_keyed => match self.recognize(&append.entries).await {
-                Ok(known) => {
-                    append.known = known;
-                    self.refused_variant(&append.entries).await
-                }
-                Err(refusal) => Some(refusal),
-            },
-            JournalHealth::Ready => self.refused_variant(&append.entries).await,
+            JournalHealth::Failed => {
+                let _gone = append.reply.send(Err(AppendError::StorageFailed));
+                return None;
+            }
+        };
+        let known = match is_keyed {
+            true => self.recognize(&append.entries).await,
+            false => Ok(Vec::new()),
+        };
+        let refusal = match (known, stuck) {
+            // What is stored already needs no room.
+            (Ok(known), _) if is_keyed && known.len() == append.entries.len() => {
+                append.known = known;
+                None
+            }
+            (Err(conflict @ AppendError::KeyConflict { .. }), _) => Some(conflict),
+            (_, Some(stuck)) => Some(stuck),
+            (Err(refusal), None) => Some(refusal),
+            (Ok(known), None) => {
+                append.known = known;
+                self.refused_variant(&append.entries).await
+            }
         };
         match refusal {
             None if append.reply.is_closed() => None,

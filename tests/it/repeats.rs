@@ -280,3 +280,88 @@ async fn the_memory_for_keys_is_bounded_over_all_experiments() {
     assert_eq!(send("two", 1000).await, 266);
     store.shutdown().await;
 }
+
+/// Fails unless new entries are refused for want of room, and what is stored is told still.
+async fn must_know_while_full(store: &Store, ids: &[LogId]) {
+    for n in 1000.. {
+        match one(store, &key(n), n).await {
+            Ok((_, is_repeat)) => assert!(!is_repeat),
+            Err(error) => {
+                assert_eq!(error, AppendError::StorageFull);
+                break;
+            }
+        }
+    }
+    must_know(store, ids).await;
+    assert_eq!(one(store, "new", 1).await, Err(AppendError::StorageFull));
+    // Of a batch all must be there: else some of it would have to be stored.
+    let batch = |from: u64| (from..from + 2).map(|n| keyed(entry("A", n, 300), &key(n)));
+    let last = ids.len() as u64 - 1;
+    let known = append(store, batch(last - 1).collect()).await.unwrap();
+    assert_eq!((known.repeated, &known.ids[..]), (2, &ids[ids.len() - 2..]));
+    let half_known = append(store, batch(last).collect()).await;
+    assert_eq!(half_known, Err(AppendError::StorageFull));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_is_known_while_there_is_too_little_room() {
+    let machine = SimMachine::new(1, 512);
+    let with_reserve = || StoreOptions {
+        free_bytes_min: 1 << 20,
+        ..options()
+    };
+    machine.set_free_bytes(Some(64 << 20));
+    let store = open(&machine, with_reserve()).await;
+    let ids = fill(&store, 20).await;
+    machine.set_free_bytes(Some(1 << 19));
+    must_know_while_full(&store, &ids).await;
+    store.shutdown().await;
+    // By one that has to read them first, too.
+    machine.set_free_bytes(Some(64 << 20));
+    let store = Store::open(with_reserve(), machine.host()).unwrap();
+    machine.set_free_bytes(Some(1 << 19));
+    must_know_while_full(&store, &ids).await;
+    store.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_is_known_while_the_disk_is_full() {
+    let machine = SimMachine::new(1, 512);
+    let small = StoreOptions {
+        journal_bytes: 64 << 10,
+        ..options()
+    };
+    let store = open(&machine, small).await;
+    let ids = fill(&store, 20).await;
+    let full = |path, op| Fault {
+        op,
+        path,
+        after: 0,
+        failure: Failure::Full,
+        is_sticky: true,
+    };
+    machine.fail(full(SEGMENT, Op::Write));
+    must_know_while_full(&store, &ids).await;
+    machine.heal();
+    store.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failed_sync_a_repeat_is_refused_like_all() {
+    let machine = SimMachine::new(1, 512);
+    let store = open(&machine, options()).await;
+    fill(&store, 3).await;
+    machine.fail(Fault {
+        op: Op::Sync,
+        path: crate::scene::JOURNAL,
+        after: 0,
+        failure: Failure::Io,
+        is_sticky: true,
+    });
+    assert!(one(&store, "new", 7).await.is_err());
+    assert_eq!(
+        one(&store, &key(0), 0).await,
+        Err(AppendError::StorageFailed)
+    );
+    store.shutdown().await;
+}
