@@ -46,9 +46,47 @@ impl Store {
         Ok(self.reader(&handle, selection, order))
     }
 
+    /// Whether an id is one of this experiment's: an entry has it, or may have had it before damage or
+    /// retention took that. Reads a block at most.
+    pub async fn knows(&self, slug: &Slug, id: LogId) -> Result<bool, ReadError> {
+        let handle = self.handle(slug).await?;
+        let number = id.as_u128();
+        let dropped = handle.view.dropped().and_then(|dropped| dropped.last_id());
+        if dropped.is_some_and(|last| number <= last) {
+            return Ok(true);
+        }
+        let alone = Selection {
+            after: Some(LogId::from_u128(number.saturating_sub(1))),
+            before: Some(LogId::from_u128(number.saturating_add(1))),
+            ..Selection::default()
+        };
+        let mut reader = Some(self.reader(&handle, alone, Order::OldestFirst));
+        let mut any = Any(false);
+        while let Some(reading) = reader.take() {
+            let step = reading.step(any).await?;
+            any = step.sink;
+            reader = step.reader.filter(|_| !any.0);
+        }
+        Ok(any.0)
+    }
+
     pub(super) fn reader(&self, handle: &Handle, selection: Selection, order: Order) -> Reader {
         let disk = self.shared.host.disk.clone();
         Reader(handle.view.cursor(disk, selection, order))
+    }
+}
+
+/// Whether anything was met.
+struct Any(bool);
+
+impl Sink for Any {
+    fn take(&mut self, _: Met<'_>) -> ControlFlow<()> {
+        self.0 = true;
+        ControlFlow::Break(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.0
     }
 }
 

@@ -119,7 +119,7 @@ fn pages_and_streams_give_what_was_logged() {
             .iter()
             .eq(whole[1395..1400].iter().rev())
     );
-    // An id that no entry has is a bound like any other.
+    // The beginning of any log.
     let all_zeros = format!("after=log_{}", "0".repeat(26));
     assert!(lines(&stream(&server, &all_zeros)) == whole);
 
@@ -219,8 +219,53 @@ fn what_can_not_be_meant_is_refused() {
     );
 }
 
+#[test]
+fn a_bound_of_another_experiment_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path());
+    server.define("other");
+    let log_to = |slug: &str| {
+        let path = format!("/experiment/{slug}/log");
+        server.ask("POST", &path, r#"{"variantKey":"A"}"#).log_id()
+    };
+    // In front of all that is here, among it, and behind it.
+    let mut foreign = vec![log_to("other")];
+    let mut own = Vec::new();
+    for _ in 0..3 {
+        own.push(log_to("demo"));
+        foreign.push(log_to("other"));
+    }
+    for id in &foreign {
+        for bound in ["after", "before"] {
+            let query = format!("{bound}={id}");
+            let message = format!("{bound}: no entry of this experiment has the log id {id}");
+            get(&server, &query).assert_error(400, "bad_parameter", &message, &query);
+            stream(&server, &query).assert_error(400, "bad_parameter", &message, &query);
+        }
+        let tail = server.ask("GET", &format!("/experiment/demo/tail?after={id}"), "");
+        tail.assert_error(400, "bad_parameter", "no entry of this experiment", id);
+    }
+    let absent = server.ask(
+        "GET",
+        &format!("/experiment/none/logs?after={}", own[0]),
+        "",
+    );
+    absent.assert_error(404, "experiment_not_found", "", "no such experiment");
+    for id in &own {
+        assert_eq!(get(&server, &format!("after={id}")).status, 200);
+        assert_eq!(get(&server, &format!("before={id}")).status, 200);
+    }
+    // Nor is one of an earlier experiment of this name.
+    let gone = server.ask("DELETE", "/experiment/demo?confirm=demo", "");
+    assert_eq!(gone.status, 200);
+    server.define("demo");
+    log_to("demo");
+    let query = format!("after={}", own[0]);
+    get(&server, &query).assert_error(400, "bad_parameter", "no entry of this", &query);
+}
+
 /// Damages the entry that holds `what` in one of the files of segments.
-fn hit(dir: &std::path::Path, what: &str) {
+pub fn hit(dir: &std::path::Path, what: &str) {
     let files = std::fs::read_dir(dir.join("s/experiments/demo")).unwrap();
     for path in files.map(|file| file.unwrap().path()) {
         let mut bytes = std::fs::read(&path).unwrap();

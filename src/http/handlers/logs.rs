@@ -32,6 +32,12 @@ struct Query {
 pub async fn query(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let query = Query::parse(asked.request.uri().query())?;
     let slug = slug_of(&asked)?.clone();
+    for (name, bound) in [
+        ("after", query.selection.after),
+        ("before", query.selection.before),
+    ] {
+        check_bound(state, &slug, name, bound).await?;
+    }
     let (order, limit) = (query.order, query.limit);
     let reader = state.store.read(&slug, query.selection, order).await?;
     if accepts(asked.request.headers(), NDJSON) {
@@ -98,6 +104,22 @@ pub(super) fn variant_key(text: &str) -> ApiResult<String> {
 pub(super) fn log_id(name: &str, text: &str) -> ApiResult<LogId> {
     let id = decoded(name, text)?.parse();
     id.map_err(|error| bad(format!("{name}: {error}")))
+}
+
+/// Refuses an id of another experiment: what it would leave out is by chance. That of all zeros is the
+/// beginning of any log.
+pub(super) async fn check_bound(
+    state: &AppState,
+    slug: &Slug,
+    name: &str,
+    bound: Option<LogId>,
+) -> ApiResult<()> {
+    match bound {
+        Some(id) if id != LogId::MIN && !state.store.knows(slug, id).await? => Err(bad(format!(
+            "{name}: no entry of this experiment has the log id {id}; is it another experiment's?"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A time in milliseconds. Between two of them counts as the later one: entries have whole ones.

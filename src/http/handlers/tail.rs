@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tracing::error;
 
-use super::logs::{log_id, variant_key};
+use super::logs::{check_bound, log_id, variant_key};
 use crate::auth::Keyring;
 use crate::entry_json::EntryWriter;
 use crate::experiment::reading::{Lost, Met, Sink};
@@ -47,6 +47,10 @@ pub async fn tail(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
         None => after.map(|text| log_id("after", text)).transpose()?,
     };
     let slug = slug_of(&asked)?.clone();
+    if !headers.contains_key(LAST_EVENT_ID) {
+        // Who comes back is never sent away, whatever has become of the entry that it had last.
+        check_bound(state, &slug, "after", after).await?;
+    }
     let place = state.tails.clone().try_acquire_owned().map_err(|_| {
         let tails_max = state.limits().tails_max;
         let message = format!("there are {tails_max} tails already: end some, or try again later");
