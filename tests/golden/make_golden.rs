@@ -18,7 +18,7 @@ use trialog::fs::{
 };
 use trialog::log::reader::{EndHint, Segment};
 use trialog::log::segment::segment_path;
-use trialog::model::{Definition, NewEntry, Slug};
+use trialog::model::{Definition, Idempotency, IdempotencyKey, NewEntry, Slug};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -29,6 +29,7 @@ const HOUR_MS: u64 = 3_600_000;
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match &args[..] {
+        [what, dir] if what == "figures" => make_figures(Path::new(dir)),
         [dir] => make(Path::new(dir)),
         [dir, phase] => run_phase(Path::new(dir), phase.parse()?),
         _ => Err("usage: make_golden DIR".into()),
@@ -64,6 +65,45 @@ fn make(dir: &Path) -> Result<()> {
     segments.sort();
     let active = segments.last().ok_or("no segment")?;
     copy_alone(active, &lone.join("torn"), 5, &expected)
+}
+
+/// A store whose footers have all that is kept of metrics and idempotency keys.
+#[tokio::main]
+async fn make_figures(dir: &Path) -> Result<()> {
+    fs::create_dir(dir)?;
+    let maker = Maker::open(dir, 0)?;
+    maker.keyring.create_first(Some(ADMIN_KEY.into()), |key| {
+        let path = maker.store.dir().join("admin.key");
+        replace_file(&*maker.host.disk, &path, format!("{key}\n").as_bytes())
+    })?;
+    let definition =
+        serde_json::from_str(r#"{"variants":[{"key":"A"},{"key":"B"}],"unit":"context.session"}"#)?;
+    maker.store.define(&slug("figures")?, definition).await?;
+    for n in 0..60 {
+        let metrics = match n % 6 {
+            0 => r#"{"ms":-0.0,"big":1e400,"text":"x","none":null,"list":[1],"ok":true}"#.into(),
+            1 => r#"{"ms":5e-324,"big":-1.7976931348623157e308,"ok":false}"#.into(),
+            2 => format!(r#"{{"judge":{{"score":{n}.125,"by":{{"größe":{n}e9}}}},"ms":1,"ms":2}}"#),
+            _ => format!(r#"{{"ms":{}.5,"judge":{{"score":-{n}}}}}"#, n * n),
+        };
+        let variant = if n % 4 == 3 { "B" } else { "A" };
+        let session = n / 3;
+        let body = format!(
+            r#"{{"variantKey":"{variant}","metrics":{metrics},"context":{{"session":"s{session}"}}}}"#
+        );
+        let key = (n % 2 == 0).then(|| format!("key-{n}"));
+        maker
+            .append_keyed("figures", key.as_deref(), &[(variant, body)])
+            .await?;
+    }
+    let batch: Vec<_> = (100..103).map(|n| entry("B", n, 10)).collect();
+    maker.append_keyed("figures", Some("batch"), &batch).await?;
+    for n in 200..216 {
+        maker.append("figures", &[entry("A", n, 100)]).await?;
+    }
+    maker.store.shutdown().await;
+    fs::rename(acked_file(dir, "figures"), dir.join("expected.jsonl"))?;
+    Ok(())
 }
 
 /// Copies a segment without its last bytes, and writes what a replay of it gives beside it.
@@ -220,14 +260,36 @@ impl Maker {
         self.append(to, &batch.collect::<Vec<_>>()).await
     }
 
-    /// Appends, and keeps what a replay must give for it.
     async fn append(&self, to: &str, entries: &[(&str, String)]) -> Result<()> {
+        self.append_keyed(to, None, entries).await
+    }
+
+    /// Appends, and keeps what a replay must give for it.
+    async fn append_keyed(
+        &self,
+        to: &str,
+        key: Option<&str>,
+        entries: &[(&str, String)],
+    ) -> Result<()> {
+        let key = key
+            .map(|key| IdempotencyKey::parse(key.as_bytes()))
+            .transpose()?;
         let now_ms = self.clock.0.fetch_add(1_234, Ordering::Relaxed) + 1_234;
-        let new = entries.iter().map(|(variant, body)| NewEntry {
-            variant_key: (*variant).into(),
-            body: body.clone().into_bytes().into(),
-            idempotency: None,
-        });
+        let new = entries
+            .iter()
+            .zip(1..)
+            .map(|((variant, body), number)| NewEntry {
+                variant_key: (*variant).into(),
+                body: body.clone().into_bytes().into(),
+                idempotency: key.map(|key| {
+                    Box::new(Idempotency::in_batch(
+                        key,
+                        number,
+                        entries.len(),
+                        body.as_bytes(),
+                    ))
+                }),
+            });
         let permit = self.store.reserve(1 << 16)?;
         let slug = slug(to)?;
         let appended = self.store.append_batch(&slug, new.collect(), permit);

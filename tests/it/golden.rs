@@ -4,6 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use trialog::experiment::repeats::Window;
+use trialog::experiment::{AppendError, Store, StoreOptions};
+use trialog::fs::real;
+use trialog::log::footer::Footer;
+use trialog::log::segment::SegmentHeader;
+use trialog::model::{Idempotency, IdempotencyKey, NewEntry, Slug};
 
 use crate::server::{Server, arg, run};
 
@@ -146,6 +155,98 @@ fn a_server_recovers_it_and_goes_on() {
     }
 }
 
+/// Footers with metrics and idempotency keys, as the first code that kept these wrote them.
+#[test]
+fn metrics_and_idempotency_keys_in_footers_are_read_as_they_were_left() {
+    let dir = copied("format-1-figures");
+    let store = dir.path().join("store");
+    let expected = fs::read_to_string(dir.path().join("expected.jsonl")).unwrap();
+    assert_eq!(good(run(&["replay", arg(&store)])), expected);
+    // Among all else, that what is kept is what a fold over the entries gives.
+    good(run(&["verify", arg(&store)]));
+    let segments = segments_below(&store);
+    let (mut kept_count, mut keyed_count) = (0, 0);
+    for path in &segments {
+        let shown = good(run(&["inspect", arg(path), "--frames", "0"]));
+        let bytes = fs::read(path).unwrap();
+        let salt = SegmentHeader::decode(&bytes).unwrap().header.salt;
+        if let Some(footer) = Footer::read(&bytes, salt) {
+            assert!(
+                footer.metrics.is_some() && !shown.contains("not kept"),
+                "{shown}"
+            );
+            kept_count += 1;
+            keyed_count += footer.keyed().count();
+        }
+    }
+    assert!(
+        kept_count > 5 && keyed_count > 25,
+        "{kept_count}, {keyed_count} keys"
+    );
+
+    let server = Server::start(&store, &["--idempotency-window", "365d"]);
+    let stats = server.ask("GET", "/experiment/figures/stats", "").json();
+    let left = fs::read_to_string(dir.path().join("stats.json")).unwrap();
+    let left: Value = serde_json::from_str(&left).unwrap();
+    assert!(says(&stats, &left), "{stats}");
+}
+
+/// Whether an answer says what it said; it may say more.
+fn says(now: &Value, left: &Value) -> bool {
+    match (now, left) {
+        (Value::Object(now), Value::Object(left)) => left
+            .iter()
+            .all(|(name, left)| now.get(name).is_some_and(|now| says(now, left))),
+        (Value::Array(now), Value::Array(left)) => {
+            now.len() == left.len() && now.iter().zip(left).all(|(now, left)| says(now, left))
+        }
+        _ => now == left,
+    }
+}
+
+/// What footers say of idempotency keys is what makes a repeat one.
+#[tokio::test]
+async fn keys_in_footers_are_known_as_they_were_left() {
+    let dir = copied("format-1-figures");
+    let options = StoreOptions {
+        dir: dir.path().join("store"),
+        free_bytes_min: 0,
+        window: Window {
+            age: Duration::from_secs(100 * 365 * 24 * 3600),
+            ..Window::default()
+        },
+        ..StoreOptions::default()
+    };
+    let store = Store::open(options, real::host()).unwrap();
+    let slug = Slug::parse("figures").unwrap();
+    let expected = fs::read_to_string(dir.path().join("expected.jsonl")).unwrap();
+    for (n, line) in expected.lines().take(60).enumerate().step_by(2) {
+        let (_, members) = line.split_once("\"receivedAt\":").unwrap();
+        let (_, body) = members.split_once(',').unwrap();
+        let body = format!("{{{body}");
+        let key = format!("key-{n}");
+        let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
+        let again = |body: &str| NewEntry {
+            variant_key: "A".into(),
+            idempotency: Some(Box::new(Idempotency::new(key, body.as_bytes()))),
+            body: body.to_owned().into_bytes().into(),
+        };
+        let permit = store.reserve(1000).unwrap();
+        let appended = store
+            .append_batch(&slug, vec![again(&body)], permit)
+            .await
+            .unwrap();
+        assert_eq!(
+            (appended.repeated, appended.ids[0].to_string().as_str()),
+            (1, member(line, "logId"))
+        );
+        let permit = store.reserve(1000).unwrap();
+        let other = store.append_batch(&slug, vec![again("{}")], permit).await;
+        assert_eq!(other, Err(AppendError::KeyConflict { position: 0 }));
+    }
+    store.shutdown().await;
+}
+
 /// The metrics that footers keep, read by the reader that was made from the page; it folds them from the
 /// entries, too.
 #[test]
@@ -254,7 +355,8 @@ fn a_reader_made_from_the_page_agrees() {
         reading.unwrap()
     };
     let mut line_count = 0;
-    for from in segments_below(&golden("format-1")) {
+    let all = ["format-1", "format-1-figures"].map(golden);
+    for from in all.iter().flat_map(|golden| segments_below(golden)) {
         fs::copy(&from, &segment).unwrap();
         let theirs = good(read(&segment));
         assert_eq!(good(run(&["replay", arg(&segment)])), theirs, "{from:?}");
