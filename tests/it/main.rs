@@ -52,6 +52,7 @@ mod model;
 mod offline;
 mod offline_damage;
 mod planted;
+mod planted_reports;
 mod process;
 mod process_end;
 mod query;
