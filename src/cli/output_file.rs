@@ -40,17 +40,18 @@ impl OutputFile {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.tmp", process::id()));
         let temporary = path.with_file_name(name);
+        // First, so that there is no moment at which it would be left.
+        remove_when_interrupted(temporary.clone())?;
         let file = File::create(&temporary).with_context(cant)?;
         let output = Self {
             file,
             path,
-            temporary: Some(temporary.clone()),
+            temporary: Some(temporary),
         };
         if let Some(there) = there {
             let set = output.file.set_permissions(there.permissions());
             set.with_context(cant)?;
         }
-        remove_when_interrupted(temporary)?;
         Ok(output)
     }
 

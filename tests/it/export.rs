@@ -2,8 +2,9 @@
 //! an output file that can't be written.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::faults::disk::Tmpfs;
 use crate::faults::{not_run, report};
@@ -204,5 +205,120 @@ fn an_output_that_is_no_file_is_not_replaced() {
     assert!(
         said.contains("can't write") && said.contains("it is a folder"),
         "{said}"
+    );
+}
+
+/// A store that takes a while to export.
+fn large_store(dir: &Path) -> PathBuf {
+    let store = dir.join("s");
+    let server = Server::start(&store, &[]);
+    let key = ("x-api-key", server.key.as_str());
+    let line = |n: usize| {
+        let text = format!(
+            "{:x}",
+            (n as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060)
+        )
+        .repeat(16);
+        format!(
+            r#"{{"variantKey":"A","metrics":{{"ms":{n},"score":0.{n}}},"input":{{"p":"{text}"}}}}"#
+        )
+    };
+    for batch in 0..30 {
+        let lines: Vec<_> = (0..5000).map(|n| line(batch * 5000 + n)).collect();
+        let body = format!("[{}]", lines.join(","));
+        let mut client = server.connect();
+        let answer = client.send("POST", "/experiment/demo/logs", &[key], body.as_bytes());
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    assert!(server.stop().0.success());
+    store
+}
+
+#[test]
+fn an_interrupted_export_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = large_store(dir.path());
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let file = out.join("entries");
+    for (format, signal) in FORMATS.into_iter().zip([
+        rustix::process::Signal::INT,
+        rustix::process::Signal::TERM,
+        rustix::process::Signal::INT,
+    ]) {
+        // One that was quicker than we are is tried again.
+        let interrupted = (0..20).any(|_| {
+            fs::write(&file, "before").unwrap();
+            let mut command = trialog();
+            command.args(["replay", arg(&store), "--format", format, "-o", arg(&file)]);
+            let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+            let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+            while fs::read_dir(&out).unwrap().count() < 2 && child.try_wait().unwrap().is_none() {
+                std::thread::yield_now();
+            }
+            let _ended = rustix::process::kill_process(pid, signal);
+            let status = child.wait().unwrap();
+            assert_eq!(status.signal(), None, "{format}: it clears away first");
+            if status.success() {
+                return false;
+            }
+            assert_eq!(status.code(), Some(128 + signal.as_raw()), "{format}");
+            assert_eq!(fs::read(&file).unwrap(), b"before", "{format}");
+            assert_eq!(
+                fs::read_dir(&out).unwrap().count(),
+                1,
+                "{format}: nothing else"
+            );
+            true
+        });
+        assert!(interrupted, "{format}");
+    }
+}
+
+#[test]
+fn a_terminal_is_shown_how_far_it_is_and_a_pipe_nothing() {
+    if Command::new("script").arg("--version").output().is_err() {
+        return not_run("there is no `script`, which makes a terminal");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = large_store(dir.path());
+    let (file, program) = (dir.path().join("out"), trialog());
+    let program = program.get_program().to_str().unwrap();
+    // What a terminal shows when this is typed.
+    let shown = |rest: &str| {
+        let typed = format!("{program} replay {} --format parquet {rest}", arg(&store));
+        let mut script = Command::new("script");
+        script
+            .args(["-qec", &typed, "/dev/null"])
+            .stdin(Stdio::null());
+        let output = script.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let to_file = shown(&format!("-o {}", arg(&file)));
+    assert!(
+        to_file.contains("looking for metrics [") || to_file.contains("writing ["),
+        "{to_file:?}"
+    );
+    assert!(
+        to_file.contains(" % of ") && to_file.ends_with("\r\x1b[K"),
+        "{to_file:?}"
+    );
+    let whole = fs::metadata(&file).unwrap().len();
+    // Behind a pipe somebody else may write to the terminal.
+    assert_eq!(shown(&format!("| cat > {}", arg(&file))), "");
+    assert_eq!(fs::metadata(&file).unwrap().len(), whole);
+    assert_eq!(
+        shown(&format!(
+            "-o {} 2> {}",
+            arg(&file),
+            arg(&dir.path().join("err"))
+        )),
+        ""
+    );
+    assert_eq!(
+        fs::read(dir.path().join("err")).unwrap(),
+        b"",
+        "no terminal, no line"
     );
 }
