@@ -147,6 +147,53 @@ async fn what_is_refused_on_one_stream_leaves_the_others_alone() {
 }
 
 #[tokio::test]
+async fn a_tail_and_downloads_share_a_connection_with_what_they_are_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = &Server::start(&dir.path().join("s"), &["--segment-bytes", "20000"]);
+    let sender = &connect(server).await;
+    let tail = ask(sender, server, "GET", "/experiment/demo/tail", "").await;
+    assert_eq!(tail.headers()["content-type"], "text/event-stream");
+    let mut events = tail.into_body();
+    let mut text = String::new();
+    for n in 0..200 {
+        let body = format!(
+            r#"{{"variantKey":"A","n":{n},"input":{{"p":"{}"}}}}"#,
+            "x".repeat(300)
+        );
+        let answer = ask(sender, server, "POST", "/experiment/demo/log", body).await;
+        let id = json(answer).await["logId"].as_str().unwrap().to_owned();
+        let event = format!("id: {id}\ndata: {{\"logId\":\"{id}\"");
+        while !text.contains(&event) {
+            let frame = events.frame().await.expect("it goes on").unwrap();
+            text += std::str::from_utf8(&frame.into_data().unwrap()).unwrap();
+        }
+    }
+    assert_eq!(text.matches("\ndata: ").count(), 200, "each once");
+    drop(events);
+
+    let list = "/experiment/demo/segments";
+    let until = std::time::Instant::now() + crate::server::PATIENCE;
+    loop {
+        let listed = json(ask(sender, server, "GET", list, "").await).await;
+        if listed["segments"][1]["state"] == "sealed" {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{listed}");
+    }
+    let stored = crate::offline::segments(&server.dir.join("experiments/demo"));
+    let numbers = [0, 1, 0, 1, 1, 0];
+    let downloads = numbers.map(|number| async move {
+        let answer = ask(sender, server, "GET", &format!("{list}/{number}"), "").await;
+        assert_eq!(answer.status(), 200);
+        answer.into_body().collect().await.unwrap().to_bytes()
+    });
+    let downloads = join_all(downloads.into_iter()).await;
+    for (number, downloaded) in numbers.into_iter().zip(downloads) {
+        assert!(downloaded == std::fs::read(&stored[number]).unwrap());
+    }
+}
+
+#[tokio::test]
 async fn a_key_is_needed_and_sent_once() {
     let dir = tempfile::tempdir().unwrap();
     let server = &Server::start(&dir.path().join("s"), &[]);

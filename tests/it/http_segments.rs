@@ -182,3 +182,70 @@ fn what_the_client_has_is_not_sent_and_what_is_written_to_is_refused() {
     let same = get(&server, "GET", 0, &[("if-none-match", etag)]);
     assert_eq!(same.status, 304);
 }
+
+/// A server with a sealed segment that is larger than what sockets hold.
+fn with_large_segment(dir: &std::path::Path) -> Server {
+    let server = Server::start(&dir.join("s"), &["--segment-bytes", "20000000"]);
+    let padding = "y".repeat(100_000);
+    let body = format!(r#"{{"variantKey":"A","input":{{"p":"{padding}"}}}}"#);
+    let batch = format!("[{}]", vec![body; 100].join(","));
+    for _ in 0..4 {
+        let answer = server.ask("POST", "/experiment/demo/logs", &batch);
+        assert_eq!(answer.status, 200);
+    }
+    sealed(&server);
+    server
+}
+
+/// A download of which nothing is read yet, but that it has begun.
+fn begun(server: &Server) -> crate::server::Client {
+    let mut client = server.connect();
+    let key = &server.key;
+    let head = format!("GET {SEGMENTS}/0 HTTP/1.1\r\nhost: t\r\nx-api-key: {key}\r\n\r\n");
+    client.send_raw(head.as_bytes()).unwrap();
+    client.wait_for_bytes();
+    client
+}
+
+#[test]
+fn at_most_64_are_sent_at_once_and_one_that_ends_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = with_large_segment(dir.path());
+    let mut slow: Vec<_> = (0..64).map(|_| begun(&server)).collect();
+    let refused = get(&server, "GET", 0, &[]);
+    refused.assert_error(503, "overloaded", "64 segments are being sent", "the 65th");
+    assert!(refused.header("retry-after").is_some());
+    // Everything else goes on.
+    server.ask("POST", "/experiment/demo/log", EXAMPLE).log_id();
+    assert_eq!(server.ask("GET", SEGMENTS, "").status, 200);
+    drop(slow.pop());
+    let until = Instant::now() + PATIENCE;
+    let stored =
+        std::fs::read(&crate::offline::segments(&server.dir.join("experiments/demo"))[0]).unwrap();
+    loop {
+        let answer = get(&server, "GET", 0, &[]);
+        if answer.status == 200 {
+            assert!(answer.body == stored);
+            break;
+        }
+        assert!(Instant::now() < until, "no place becomes free");
+    }
+    let whole = slow.remove(0).read_answer(false).unwrap();
+    assert!(whole.body == stored, "who was slow gets all of it");
+}
+
+#[test]
+fn a_download_that_has_begun_ends_whole_when_its_experiment_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = with_large_segment(dir.path());
+    let stored =
+        std::fs::read(&crate::offline::segments(&server.dir.join("experiments/demo"))[0]).unwrap();
+    let mut client = begun(&server);
+    let deleted = server.ask("DELETE", "/experiment/demo?confirm=demo", "");
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+    let after = get(&server, "GET", 0, &[]);
+    after.assert_error(404, "experiment_not_found", "", "a new one");
+    server.define("demo");
+    let answer = client.read_answer(false).unwrap();
+    assert!(answer.status == 200 && answer.body == stored);
+}

@@ -227,6 +227,35 @@ fn a_reader_that_does_not_read_slows_nobody_and_misses_nothing() {
     assert!(*at > 80 && *at < 100, "it was 8 MiB behind: {at}");
 }
 
+#[test]
+fn a_tail_names_what_is_lost_and_goes_on_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["--segment-bytes", "20000"];
+    let server = start(dir.path(), &args);
+    let body = |n: usize| {
+        format!(
+            r#"{{"variantKey":"A","input":{{"n":{n},"p":"{}"}}}}"#,
+            "x".repeat(200)
+        )
+    };
+    let ids: Vec<_> = (0..300).map(|n| log(&server, &body(n))).collect();
+    assert!(server.stop().0.success());
+    crate::http_query::hit(dir.path(), r#"{"n":123,"#);
+    let server = start(dir.path(), &args);
+    let mut events = Events::open(&server, &format!("?after=log_{}", "0".repeat(26)), &[]);
+    for id in &ids[..123] {
+        assert_eq!(&events.event().unwrap().id, id);
+    }
+    let lost = events.event().unwrap();
+    let between = serde_json::json!({"after": ids[122], "before": ids[124]});
+    assert_eq!((&*lost.name, lost.json()), ("lost", between));
+    for id in &ids[124..] {
+        assert_eq!(&events.event().unwrap().id, id);
+    }
+    let new = log(&server, EXAMPLE);
+    assert_eq!(events.event().unwrap().id, new, "and is live then");
+}
+
 /// A server in this process, whose tails beat often.
 async fn with_quick_beats(dir: &std::path::Path) -> (Arc<AppState>, std::net::SocketAddr) {
     let options = StoreOptions {

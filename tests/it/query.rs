@@ -446,3 +446,48 @@ fn only_what_is_durable_is_read_also_behind_the_end_of_a_segment() {
         assert_eq!(ids(Order::NewestFirst), newest_first);
     }
 }
+
+/// A reader that stands in the middle of the log holds nothing that a writer needs, and costs it no call.
+#[test]
+fn readers_cost_a_writer_nothing() {
+    let calls = |reader_count: usize| {
+        let mut rig = Rig::with("one");
+        rig.segment_bytes = 16 << 10;
+        let some = |n: u64| {
+            (0..20)
+                .map(|k| entry("A", n * 20 + k, 300))
+                .collect::<Vec<_>>()
+        };
+        for n in 0..20 {
+            rig.append(&[("one", some(n))]).unwrap();
+        }
+        rig.background();
+        let (view, disk) = (rig.view("one"), rig.machine.host().disk);
+        let orders = [Order::OldestFirst, Order::NewestFirst];
+        let mut readers: Vec<_> = (0..reader_count)
+            .map(|n| view.cursor(disk.clone(), Selection::default(), orders[n % 2]))
+            .collect();
+        let mut met = 0;
+        for reader in &mut readers {
+            // To open a segment, and to read a block of it.
+            for _ in 0..2 {
+                let mut take = |_: Met<'_>| {
+                    met += 1;
+                    ControlFlow::Continue(())
+                };
+                assert!(reader.step(&mut take).unwrap());
+            }
+        }
+        assert!(met >= reader_count, "each is in the middle");
+        rig.machine.record();
+        for n in 20..40 {
+            rig.append(&[("one", some(n))]).unwrap();
+        }
+        let recorded = rig.machine.recorded();
+        drop(readers);
+        recorded
+    };
+    let without = calls(0);
+    assert!(without.len() >= 40, "{without:?}");
+    assert_eq!(calls(50), without);
+}
