@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -40,9 +41,9 @@ impl OutputFile {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.tmp", process::id()));
         let temporary = path.with_file_name(name);
-        // First, so that there is no moment at which it would be left.
-        remove_when_interrupted(temporary.clone())?;
+        let creating = remove_when_interrupted(temporary.clone())?;
         let file = File::create(&temporary).with_context(cant)?;
+        drop(creating);
         let output = Self {
             file,
             path,
@@ -85,7 +86,11 @@ impl Drop for OutputFile {
     }
 }
 
-fn remove_when_interrupted(temporary: PathBuf) -> Result<()> {
+/// From here on a signal that ends the process removes the file first, as soon as what is returned has
+/// been dropped: so the file can't come into being behind its removal.
+fn remove_when_interrupted(temporary: PathBuf) -> Result<MutexGuard<'static, ()>> {
+    static CREATING: Mutex<()> = Mutex::new(());
+    let lock = || CREATING.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -97,6 +102,7 @@ fn remove_when_interrupted(temporary: PathBuf) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     drop(entered);
+    let creating = lock();
     thread::spawn(move || {
         let by = runtime.block_on(async {
             tokio::select! {
@@ -105,8 +111,9 @@ fn remove_when_interrupted(temporary: PathBuf) -> Result<()> {
                 _ = hangup.recv() => 1,
             }
         });
+        let _creating = lock();
         let _half_written = fs::remove_file(temporary);
         process::exit(128 + by);
     });
-    Ok(())
+    Ok(creating)
 }
