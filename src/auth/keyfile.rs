@@ -35,6 +35,9 @@ pub struct KeyRecord {
     pub experiments: Vec<String>,
     pub created_at_ms: u64,
     pub expires_at_ms: Option<u64>,
+    /// To the second, and written now and then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at_ms: Option<u64>,
     /// SHA-256 of the whole key, hexadecimal. A key is random, so a slow hash would only cost
     /// throughput.
     pub sha256: String,
@@ -82,6 +85,7 @@ mod tests {
             experiments: vec!["search-*".into()],
             created_at_ms: 1_764_000_000_000,
             expires_at_ms: Some(1_795_536_000_000),
+            last_used_at_ms: None,
             sha256: "0123456789abcdef".repeat(4),
         }
     }

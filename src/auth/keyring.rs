@@ -85,6 +85,8 @@ pub struct KeyInfo {
     pub created_at: String,
     /// When it ends.
     pub expires_at: Option<String>,
+    /// When it was last used, to the second; after a process that was killed, up to a minute before.
+    pub last_used_at: Option<String>,
 }
 
 /// All keys of a store. Look-ups never wait for the disk.
@@ -165,7 +167,9 @@ impl Keyring {
             .or_else(|| keys.get(BOOTSTRAP_ID))
             .ok_or(AuthError::Invalid)?;
         let is_same: bool = key.sha256.ct_eq(&sha256).into();
-        if is_same && key.principal.is_valid_at(self.host.clock.now_ms()) {
+        let now_ms = self.host.clock.now_ms();
+        if is_same && key.principal.is_valid_at(now_ms) {
+            key.principal.use_at(now_ms);
             Ok(key.principal.clone())
         } else {
             Err(AuthError::Invalid)
@@ -211,7 +215,7 @@ impl Keyring {
     pub fn list(&self) -> Vec<KeyInfo> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let records = in_order(&keys).into_iter();
-        records.map(|key| KeyInfo::of(&key.record)).collect()
+        records.map(|key| KeyInfo::of(&key.record_now())).collect()
     }
 
     /// Revokes a key: in force, and durable, when this returns.
@@ -229,6 +233,22 @@ impl Keyring {
         self.replace(keys)
     }
 
+    /// Writes down when the keys were last used, if any was since this was last done.
+    pub fn keep_used(&self) -> Result<(), KeyringError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.snapshot();
+        let mut any = false;
+        for key in keys.values_mut() {
+            let now = key.record_now();
+            any |= now != key.record;
+            key.record = now;
+        }
+        match any {
+            true => self.replace(keys),
+            false => Ok(()),
+        }
+    }
+
     fn add(&self, id: String, new: NewKey, text: &str) -> Result<KeyInfo, KeyringError> {
         let record = KeyRecord {
             id,
@@ -237,6 +257,7 @@ impl Keyring {
             experiments: new.experiments,
             created_at_ms: self.host.clock.now_ms(),
             expires_at_ms: new.expires_at_ms,
+            last_used_at_ms: None,
             sha256: hex(&Sha256::digest(text.as_bytes())),
         };
         let info = KeyInfo::of(&record);
@@ -260,7 +281,7 @@ impl Keyring {
 
     fn replace(&self, keys: HashMap<Box<str>, Key>) -> Result<(), KeyringError> {
         let records = in_order(&keys).into_iter();
-        let records = records.map(|key| key.record.clone()).collect();
+        let records = records.map(Key::record_now).collect();
         keyfile::write(&*self.host.disk, &self.path, records).map_err(KeyringError::Io)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
@@ -300,6 +321,8 @@ impl Key {
             scopes: record.scopes.clone(),
             experiments: globs.collect(),
             expires_at_ms: record.expires_at_ms,
+            used_at_ms: record.last_used_at_ms.unwrap_or(0).into(),
+            done_at_ns: 0.into(),
         });
         let sha256 = unhex(&record.sha256)?;
         Some(Self {
@@ -308,6 +331,13 @@ impl Key {
             sha256,
             principal,
         })
+    }
+
+    fn record_now(&self) -> KeyRecord {
+        KeyRecord {
+            last_used_at_ms: self.principal.used_at_ms(),
+            ..self.record.clone()
+        }
     }
 }
 
@@ -320,6 +350,7 @@ impl KeyInfo {
             experiments: record.experiments.clone(),
             created_at: rfc3339_ms(record.created_at_ms),
             expires_at: record.expires_at_ms.map(rfc3339_ms),
+            last_used_at: record.last_used_at_ms.map(rfc3339_ms),
         }
     }
 }
@@ -386,6 +417,7 @@ mod tests {
     use crate::fs::sim::SimMachine;
     use crate::model::Slug;
     use hyper::header::HeaderValue;
+    use std::time::Duration;
 
     fn headers(key: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -495,6 +527,45 @@ mod tests {
         assert_eq!(listed, ["a", "c", "d"]);
         let (again, _) = Keyring::open(&machine.host(), Path::new("/")).unwrap();
         assert_eq!(listed, names(&again));
+    }
+
+    #[test]
+    fn when_a_key_was_used_is_known_to_the_second_and_kept() {
+        let (machine, keyring) = keyring();
+        let (_, text) = keyring.create(new(&[Scope::Read], &[])).unwrap();
+        assert_eq!(keyring.list()[0].last_used_at, None);
+        machine.set_now_ms(1_764_000_001_234);
+        keyring.authenticate(&headers(&text)).unwrap();
+        let used = Some("2025-11-24T16:00:01.000Z".to_owned());
+        assert_eq!(keyring.list()[0].last_used_at, used);
+        let again = || Keyring::open(&machine.host(), Path::new("/")).unwrap().0;
+        assert_eq!(again().list()[0].last_used_at, None, "not kept yet");
+        keyring.keep_used().unwrap();
+        assert_eq!(again().list()[0].last_used_at, used);
+        // Nothing new: the file isn't written again.
+        let changes = machine.change_count();
+        keyring.keep_used().unwrap();
+        assert_eq!(machine.change_count(), changes);
+    }
+
+    #[test]
+    fn a_key_has_so_many_requests_a_second() {
+        let (_, keyring) = keyring();
+        let (_, text) = keyring.create(new(&[Scope::Read], &[])).unwrap();
+        let principal = keyring.authenticate(&headers(&text)).unwrap();
+        let at = Duration::from_millis;
+        for _ in 0..4 {
+            assert_eq!(principal.admit(at(5000), 4), Ok(()));
+        }
+        assert_eq!(principal.admit(at(5000), 4), Err(at(250)));
+        assert_eq!(principal.admit(at(5249), 4), Err(at(1)));
+        assert_eq!(principal.admit(at(5250), 4), Ok(()));
+        assert_eq!(principal.admit(at(5250), 4), Err(at(250)));
+        assert_eq!(principal.admit(at(5250), 0), Ok(()), "no limit");
+        for _ in 0..4 {
+            assert_eq!(principal.admit(at(60_000), 4), Ok(()));
+        }
+        assert_eq!(principal.admit(at(60_000), 4), Err(at(250)));
     }
 
     #[test]

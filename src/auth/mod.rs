@@ -5,10 +5,15 @@ mod keyring;
 
 pub use keyring::{KeyInfo, Keyring, KeyringError, NewKey, check_own_key};
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
 use crate::model::Slug;
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// What a key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +59,10 @@ pub struct Principal {
     /// Empty: all experiments.
     experiments: Vec<WildMatch>,
     expires_at_ms: Option<u64>,
+    /// To the second; zero for never.
+    used_at_ms: AtomicU64,
+    /// When all that it asked for would be done at the rate it may ask, since the process began.
+    done_at_ns: AtomicU64,
 }
 
 impl Principal {
@@ -82,6 +91,34 @@ impl Principal {
     pub fn sees(&self, slug: &Slug) -> bool {
         let mut globs = self.experiments.iter();
         self.experiments.is_empty() || globs.any(|glob| glob.matches(slug.as_str()))
+    }
+
+    /// Takes note of a request at `now` (since the process began), if there were fewer than `rate` of
+    /// this key in a second; else says how long it has to wait. Zero is no limit.
+    pub fn admit(&self, now: Duration, rate: u32) -> Result<(), Duration> {
+        let Some(share) = SECOND_NS.checked_div(u64::from(rate)) else {
+            return Ok(());
+        };
+        let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let ahead = |done_at: u64| done_at.saturating_sub(now_ns) + share;
+        let (order, then) = (Ordering::Relaxed, Ordering::Relaxed);
+        let taken = self.done_at_ns.fetch_update(order, then, |done_at| {
+            (ahead(done_at) <= SECOND_NS).then(|| done_at.max(now_ns) + share)
+        });
+        let refused = |done_at| Duration::from_nanos(ahead(done_at).saturating_sub(SECOND_NS));
+        taken.map(|_| ()).map_err(refused)
+    }
+
+    /// Takes note of when it was used, to the second: most requests only look.
+    fn use_at(&self, now_ms: u64) {
+        let second_ms = now_ms - now_ms % 1000;
+        if self.used_at_ms.load(Ordering::Relaxed) != second_ms {
+            self.used_at_ms.store(second_ms, Ordering::Relaxed);
+        }
+    }
+
+    fn used_at_ms(&self) -> Option<u64> {
+        Some(self.used_at_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
 
     fn is_valid_at(&self, now_ms: u64) -> bool {

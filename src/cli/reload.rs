@@ -76,7 +76,7 @@ impl Reloading {
             Ok(loaded) => loaded,
             Err(error) => return error!("the settings stay as they were: {error:#}"),
         };
-        let mut limits = self.state.limits();
+        let mut limits = *self.state.limits();
         args.set_limits(&mut limits);
         self.state.set_limits(limits);
         self.log_level = args.log_level();

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgAction, CommandFactory, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
@@ -28,6 +29,8 @@ use crate::model::{Definition, Durability, Slug, Variant};
 /// Descriptors kept for files; connections may have the rest, and always some.
 const FILE_DESCRIPTORS: u64 = 1008;
 const CONNECTIONS_MIN: u64 = 16;
+/// How often it is written down when keys were last used.
+const KEEP_USED_EVERY: Duration = Duration::from_secs(60);
 const DEMO: &str = "demo";
 const YEAR: Duration = Duration::from_secs(31_536_000);
 
@@ -116,6 +119,48 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     max_connections: u32,
+    /// The longest path with its query; 414 above.
+    #[arg(long, env = "TRIALOG_MAX_URL", value_name = "BYTES", default_value = "8KiB",
+        value_parser = size(256..=1 << 16))]
+    max_url: u64,
+    /// Names and values of a request's headers; 431 above.
+    #[arg(long, env = "TRIALOG_MAX_HEADERS", value_name = "BYTES", default_value = "32KiB",
+        value_parser = size(1024..=1 << 20))]
+    max_headers: u64,
+    /// Connections of one peer address at the same time; further ones are answered 503 and closed.
+    #[arg(long, env = "TRIALOG_MAX_PEER_CONNECTIONS", value_name = "COUNT", default_value_t = 9000,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    max_peer_connections: u32,
+    /// Requests of one key in a second, a batch being one; further ones are answered 429. 0 for any
+    /// number.
+    #[arg(long, env = "TRIALOG_KEY_RATE", value_name = "COUNT", default_value_t = 0,
+        value_parser = clap::value_parser!(u32))]
+    key_rate: u32,
+    /// Requests with a wrong key in a minute from one peer address; further ones are answered 429, and
+    /// good keys never are. 0 for any number.
+    #[arg(long, env = "TRIALOG_MAX_KEY_FAILURES", value_name = "COUNT", default_value_t = 1000,
+        value_parser = clap::value_parser!(u32))]
+    max_key_failures: u32,
+    /// The first request of a connection must come in this time, or up to twice of it.
+    #[arg(long, env = "TRIALOG_HEAD_TIMEOUT", value_name = "TIME", default_value = "30s",
+        value_parser = seconds(Duration::from_millis(10), YEAR))]
+    head_timeout: Duration,
+    /// A connection without a request is closed after this time.
+    #[arg(long, env = "TRIALOG_QUIET_TIMEOUT", value_name = "TIME", default_value = "75s",
+        value_parser = seconds(Duration::from_millis(10), YEAR))]
+    quiet_timeout: Duration,
+    /// A client may be silent for so long in the middle of a body; 408 then.
+    #[arg(long, env = "TRIALOG_BODY_SILENCE", value_name = "TIME", default_value = "30s",
+        value_parser = seconds(Duration::from_millis(10), YEAR))]
+    body_silence: Duration,
+    /// A whole body must come in this time; 408 then.
+    #[arg(long, env = "TRIALOG_BODY_TIMEOUT", value_name = "TIME", default_value = "10m",
+        value_parser = seconds(Duration::from_millis(10), YEAR))]
+    body_timeout: Duration,
+    /// Experiments in the store; further ones are answered 409.
+    #[arg(long, env = "TRIALOG_MAX_EXPERIMENTS", value_name = "COUNT", default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    max_experiments: u32,
     /// Readers of `…/tail` at the same time; further ones are answered 503.
     #[arg(long, env = "TRIALOG_MAX_TAILS", value_name = "COUNT", default_value_t = 1000,
         value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
@@ -242,7 +287,6 @@ async fn run_server(
         }
         info!("shutting down");
     };
-    let retaining = tokio::spawn(keep_retaining(state.store.clone(), args.retention_interval));
     let server_tls = tls.as_ref().map(|files| files.tls.clone());
     let reloading = reload::Reloading {
         flags,
@@ -252,17 +296,36 @@ async fn run_server(
         state: state.clone(),
         tls,
     };
-    // It doesn't end; it is dropped when the server has.
-    tokio::select! {
-        () = serve_tls(listener, server_tls, state.clone(), shutdown) => {}
-        () = reloading.run(signals) => {}
-    }
-    retaining.abort();
+    // None of these ends by itself.
+    let mut beside = JoinSet::new();
+    beside.spawn(keep_retaining(state.store.clone(), args.retention_interval));
+    beside.spawn(keep_used(state.keyring.clone()));
+    beside.spawn(reloading.run(signals));
+    serve_tls(listener, server_tls, state.clone(), shutdown).await;
+    beside.shutdown().await;
     supervisor.tell("STOPPING=1");
+    write_used(&state.keyring).await;
     state.store.shutdown().await;
     watched.abort();
     info!("bye");
     Ok(Outcome::Done)
+}
+
+/// Writes down now and then when keys were used. Never ends.
+async fn keep_used(keyring: Arc<Keyring>) {
+    loop {
+        tokio::time::sleep(KEEP_USED_EVERY).await;
+        write_used(&keyring).await;
+    }
+}
+
+async fn write_used(keyring: &Arc<Keyring>) {
+    let keyring = keyring.clone();
+    let written = tokio::task::spawn_blocking(move || keyring.keep_used()).await;
+    if let Ok(Err(error)) = written {
+        // It is tried again, and nothing depends on it.
+        warn!(%error, "when keys were last used could not be written down");
+    }
 }
 
 /// Is ready when the parent has ended; never without one.
@@ -294,6 +357,7 @@ fn store_options(args: &Args) -> StoreOptions {
             age: args.idempotency_window,
             entries_max: args.idempotency_entries as usize,
         },
+        experiments_max: args.max_experiments as usize,
         ..StoreOptions::default()
     }
 }
@@ -316,9 +380,9 @@ fn limits(args: &Args) -> Result<Limits> {
     }
     let mut limits = Limits {
         connections_max: wanted.min(possible),
-        requests_max: u64::from(args.max_requests),
         tails_max: args.max_tails as usize,
-        handshake_max: args.handshake_timeout,
+        url_bytes_max: len(args.max_url),
+        header_bytes_max: len(args.max_headers),
         ..Limits::default()
     };
     args.set_limits(&mut limits);
@@ -326,14 +390,40 @@ fn limits(args: &Args) -> Result<Limits> {
 }
 
 /// The settings that can change while the server runs.
-pub const RELOADABLE: [&str; 4] = ["log_level", "max_batch", "max_body", "slow_request"];
+pub const RELOADABLE: [&str; 13] = [
+    "body_silence",
+    "body_timeout",
+    "handshake_timeout",
+    "head_timeout",
+    "key_rate",
+    "log_level",
+    "max_batch",
+    "max_body",
+    "max_key_failures",
+    "max_peer_connections",
+    "max_requests",
+    "quiet_timeout",
+    "slow_request",
+];
+
+fn len(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
 
 impl Args {
     /// Sets those of the front end's bounds that can change: see [`RELOADABLE`].
     pub fn set_limits(&self, limits: &mut Limits) {
-        let len = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         limits.body_bytes_max = len(self.max_body);
         limits.batch_bytes_max = len(self.max_batch);
+        limits.requests_max = u64::from(self.max_requests);
+        limits.peer_connections_max = self.max_peer_connections as usize;
+        limits.key_rate = self.key_rate;
+        limits.failures_max = self.max_key_failures;
+        limits.head_max = self.head_timeout;
+        limits.quiet_max = self.quiet_timeout;
+        limits.body_silence_max = self.body_silence;
+        limits.body_time_max = self.body_timeout;
+        limits.handshake_max = self.handshake_timeout;
         limits.slow_request = self.slow_request;
     }
 

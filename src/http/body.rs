@@ -13,6 +13,7 @@ use hyper::header::CONTENT_TYPE;
 
 use super::coding::{Coding, Undecoded};
 use super::error::{ApiError, ApiResult, Code};
+use super::limits::Limits;
 use super::server::AppState;
 use crate::experiment::{BytePermit, OverBudget};
 
@@ -39,11 +40,12 @@ pub async fn read(
     coding: Coding,
     len_max: usize,
     state: &AppState,
+    limits: &Limits,
 ) -> ApiResult<(Bytes, BytePermit)> {
     match coding {
-        Coding::Identity => read_as_sent(body, len_max, state).await,
+        Coding::Identity => read_as_sent(body, len_max, state, limits).await,
         // On the heap, so that the future of a plain body stays small.
-        coding => Box::pin(read_decoded(body, coding, len_max, state)).await,
+        coding => Box::pin(read_decoded(body, coding, len_max, state, limits)).await,
     }
 }
 
@@ -53,8 +55,10 @@ async fn read_decoded(
     coding: Coding,
     len_max: usize,
     state: &AppState,
+    limits: &Limits,
 ) -> ApiResult<(Bytes, BytePermit)> {
-    let (sent, mut permit) = read_as_sent(body, coding.sent_len_max(len_max), state).await?;
+    let (sent, mut permit) =
+        read_as_sent(body, coding.sent_len_max(len_max), state, limits).await?;
     let sent_len = sent.len();
     // What is short at both ends is decoded here. What turns out not to be begins anew elsewhere.
     let mut decoded = Err(Undecoded::TooLong);
@@ -80,6 +84,7 @@ async fn read_as_sent(
     mut body: Incoming,
     len_max: usize,
     state: &AppState,
+    limits: &Limits,
 ) -> ApiResult<(Bytes, BytePermit)> {
     let declared = body.size_hint().lower();
     if declared > len_max as u64 {
@@ -102,7 +107,9 @@ async fn read_as_sent(
     }
     if !body.is_end_stream() {
         // In a box, so that the future of the others stays small: it is moved for each request.
-        pieces = Box::pin(pieces.take_rest(body, state.limits().body_silence_max)).await?;
+        let rest = Box::pin(pieces.take_rest(body, limits.body_silence_max));
+        let rest = tokio::time::timeout(limits.body_time_max, rest).await;
+        pieces = rest.map_err(|_| late())??;
     }
     Ok(pieces.join())
 }
@@ -122,10 +129,7 @@ impl Pieces {
     async fn take_rest(mut self, mut body: Incoming, silence_max: Duration) -> ApiResult<Self> {
         loop {
             let silence = tokio::time::timeout(silence_max, body.frame());
-            let frame = silence.await.map_err(|_| {
-                let message = "the body did not come in time";
-                ApiError::new(Code::BodyTimeout, message)
-            })?;
+            let frame = silence.await.map_err(|_| late())?;
             match frame {
                 Some(frame) => self.take(frame)?,
                 None => return Ok(self),
@@ -216,6 +220,10 @@ pub fn media_type(headers: &HeaderMap) -> ApiResult<MediaType> {
     } else {
         Err(unsupported())
     }
+}
+
+fn late() -> ApiError {
+    ApiError::new(Code::BodyTimeout, "the body did not come in time")
 }
 
 fn too_large(len_max: usize) -> ApiError {

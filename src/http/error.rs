@@ -1,6 +1,7 @@
 //! What can go wrong with a request: the one table of codes and statuses, and how an error looks.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use hyper::header::{ACCEPT_ENCODING, ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
@@ -21,6 +22,7 @@ pub struct ApiError {
     /// The limit that was met, where the code doesn't say it.
     pub limit: Option<Limit>,
     allow: Option<&'static str>,
+    wait: Option<Duration>,
 }
 
 /// An [`ApiError`] or what the handler answers.
@@ -100,10 +102,15 @@ codes! {
     TooManyExperiments CONFLICT "too_many_experiments",
     SegmentNotSealed CONFLICT "segment_not_sealed",
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large",
+    UrlTooLong URI_TOO_LONG "url_too_long",
     BatchTooLong PAYLOAD_TOO_LARGE "batch_too_long",
     RangeNotSatisfiable RANGE_NOT_SATISFIABLE "range_not_satisfiable",
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type",
     UnsupportedContentEncoding UNSUPPORTED_MEDIA_TYPE "unsupported_content_encoding",
+    HeadersTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "headers_too_large",
+    // Too much of what is right, or wrong, by itself.
+    RateLimited TOO_MANY_REQUESTS "rate_limited",
+    TooManyFailures TOO_MANY_REQUESTS "too_many_failures",
     // Ours.
     AppendFailed INTERNAL_SERVER_ERROR "append_failed",
     LogDamaged INTERNAL_SERVER_ERROR "log_damaged",
@@ -123,6 +130,7 @@ impl ApiError {
             detail: None,
             limit: None,
             allow: None,
+            wait: None,
         }
     }
 
@@ -148,6 +156,13 @@ impl ApiError {
         error
     }
 
+    /// Something that may be asked again after `wait`, and not before.
+    pub fn too_soon(code: Code, wait: Duration, message: impl Into<Cow<'static, str>>) -> Self {
+        let mut error = Self::new(code, message);
+        error.wait = Some(wait);
+        error
+    }
+
     /// Adds what the server's log should say.
     pub fn with_detail(mut self, detail: impl ToString) -> Self {
         self.detail = Some(detail.to_string());
@@ -167,6 +182,11 @@ impl ApiError {
         let headers = response.headers_mut();
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(wait) = self.wait {
+            // Whole seconds, rounded up: who keeps to it isn't refused again.
+            let seconds = u64::try_from(wait.as_nanos().div_ceil(1_000_000_000));
+            headers.insert(RETRY_AFTER, seconds.unwrap_or(u64::MAX).max(1).into());
         }
         match self.code {
             Code::Overloaded | Code::ShuttingDown => {

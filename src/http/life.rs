@@ -22,6 +22,15 @@ pub struct Lives {
     count: AtomicU64,
 }
 
+/// How many connections a sweep ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Those that never had a request.
+    pub without_request: u64,
+    /// Those that had none for long.
+    pub quiet: u64,
+}
+
 /// What a connection does, as far as it must be known to end it.
 #[derive(Default)]
 pub struct Life {
@@ -29,6 +38,8 @@ pub struct Life {
     ended: AtomicU64,
     /// How many requests had begun at the last sweep, if none was worked on then.
     quiet_at: AtomicU64,
+    /// At how many sweeps in a row it was quiet, and had been at the one before.
+    quiet_sweeps: AtomicU64,
     verdict: AtomicU8,
     /// Of the connection's own task, which stays the same.
     waker: OnceLock<Waker>,
@@ -74,15 +85,23 @@ impl Lives {
         }
     }
 
-    /// Ends the connections that had no request at the last sweep and have had none since; says
-    /// how many.
-    pub fn sweep(&self) -> u64 {
-        let open = self.open();
-        let quiet = open.values().filter(|life| life.is_quiet_again());
-        quiet.fold(0, |count, life| {
+    /// Ends the connections that never had a request and are there for the second time, and those
+    /// that have been quiet for so many times between two sweeps.
+    pub fn sweep(&self, quiet_max: u128) -> Ended {
+        let mut ended = Ended::default();
+        for life in self.open().values() {
+            let quiet = u128::from(life.look());
+            let is_new = life.begun.load(Ordering::Relaxed) == 0;
+            if quiet < if is_new { 1 } else { quiet_max.max(1) } {
+                continue;
+            }
             life.judge(ENDS);
-            count + 1
-        })
+            match is_new {
+                true => ended.without_request += 1,
+                false => ended.quiet += 1,
+            }
+        }
+        ended
     }
 
     /// Has every connection end when its requests are answered.
@@ -119,6 +138,16 @@ impl Life {
     pub fn begin(self: &Arc<Self>) -> Working {
         self.begun.fetch_add(1, Ordering::Relaxed);
         Working(self.clone())
+    }
+
+    fn look(&self) -> u64 {
+        match self.is_quiet_again() {
+            true => 1 + self.quiet_sweeps.fetch_add(1, Ordering::Relaxed),
+            false => {
+                self.quiet_sweeps.store(0, Ordering::Relaxed);
+                0
+            }
+        }
     }
 
     fn is_quiet_again(&self) -> bool {
@@ -175,6 +204,22 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_had_a_request_may_be_quiet_for_longer() {
+        let lives = Lives::default();
+        let life = Life::new();
+        lives.open().insert(0, life.clone());
+        drop(life.begin());
+        for _ in 0..3 {
+            assert_eq!(lives.sweep(3), Ended::default());
+        }
+        drop(life.begin());
+        for _ in 0..3 {
+            assert_eq!(lives.sweep(3), Ended::default());
+        }
+        assert_eq!(lives.sweep(3).quiet, 1);
+    }
+
+    #[test]
     fn a_stream_is_quiet_when_nobody_takes_what_it_sends() {
         let life = Life::new();
         let pulse = life.begin().pulse();
@@ -216,10 +261,10 @@ mod tests {
         let lives = Arc::new(Lives::default());
         let (task, _client) = connection(&lives);
         tokio::task::yield_now().await;
-        assert_eq!(lives.sweep(), 0);
+        assert_eq!(lives.sweep(5), Ended::default());
         tokio::task::yield_now().await;
         assert!(!task.is_finished() && lives.open().len() == 1);
-        assert_eq!(lives.sweep(), 1);
+        assert_eq!(lives.sweep(5).without_request, 1);
         task.await.unwrap();
         assert!(lives.open().is_empty());
     }

@@ -43,6 +43,12 @@ limits! {
     Downloads "downloads",
     /// Descriptors, and what else the machine is short of.
     Machine "machine",
+    /// Connections of one peer address.
+    PeerConnections "peer_connections",
+    /// The size of a head, where the parser refused it.
+    Head "head",
+    /// How long the first request of a connection may take.
+    SlowHead "slow_head",
     /// How long a connection may be quiet.
     Quiet "quiet_connection",
 }

@@ -10,9 +10,11 @@ mod handlers;
 mod idempotency;
 pub mod json;
 mod life;
+mod limits;
 mod lines;
 pub mod metrics;
 mod object;
+mod peers;
 mod pieces;
 pub mod query;
 mod range;
@@ -24,4 +26,5 @@ mod service;
 pub mod tls;
 
 pub use handlers::report::DAMAGED_PLACES;
-pub use server::{AppState, Limits, serve, serve_tls};
+pub use limits::Limits;
+pub use server::{AppState, serve, serve_tls};

@@ -2,9 +2,10 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::header::HeaderValue;
 use hyper::service::service_fn;
@@ -17,45 +18,26 @@ use tracing::{debug, warn};
 
 use super::framing::Watched;
 use super::life::{Life, Lives};
+use super::limits::Limits;
 use super::metrics::{HttpMetrics, Limit};
+use super::peers::{Peer, Peers};
 use super::router::Router;
-use super::service::respond;
+use super::service::{Origin, respond};
 use super::tls::Tls;
 use crate::auth::Keyring;
 use crate::experiment::Store;
 
-/// How long a connection may be open without a request, or up to twice as long: at its beginning,
-/// between two, and in the middle of a head. (While a request is worked on, its body has a limit of its own.)
-const QUIET_MAX: Duration = Duration::from_secs(75);
 /// How long accepted requests may take to end once the server is going down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 /// Segments that are sent at the same time: each holds a descriptor.
 pub(super) const DOWNLOADS_MAX: usize = 64;
+/// What the parser takes beyond the limits of URL and headers, so that these are ours to tell. It takes
+/// no less than 8 KiB.
+const HEAD_MARGIN: usize = 8 << 10;
+/// The answer to a connection of a peer that has as many as it may.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 /// How long accepting pauses when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The front end's bounds.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The largest body of one entry, in bytes.
-    pub body_bytes_max: usize,
-    /// The largest body of a batch, in bytes.
-    pub batch_bytes_max: usize,
-    /// Connections at the same time; further ones wait to be accepted.
-    pub connections_max: usize,
-    /// Requests that are worked on at the same time; further ones are refused.
-    pub requests_max: u64,
-    /// How long a client may be silent in the middle of a body.
-    pub body_silence_max: Duration,
-    /// Those who follow an experiment, at the same time; further ones are refused.
-    pub tails_max: usize,
-    /// How long such a one hears nothing, at most; then also its key is looked at again.
-    pub tail_beat: Duration,
-    /// How long the handshake of TLS may take.
-    pub handshake_max: Duration,
-    /// A request that takes longer until it is answered is told in the log; none, if this is zero.
-    pub slow_request: Duration,
-}
 
 /// What all requests share.
 pub struct AppState {
@@ -64,11 +46,15 @@ pub struct AppState {
     /// The keys.
     pub keyring: Arc<Keyring>,
     /// The bounds: see [`Self::limits`].
-    limits: RwLock<Limits>,
+    limits: RwLock<Arc<Limits>>,
     /// The table of paths.
     pub(super) router: Router,
     /// What is counted.
     pub metrics: HttpMetrics,
+    /// What each peer address does.
+    pub(super) peers: Arc<Peers>,
+    /// When this was made.
+    pub(super) begun: Instant,
     /// Places for connections.
     pub(super) places: Arc<Semaphore>,
     /// Places for those who follow an experiment.
@@ -87,25 +73,28 @@ impl AppState {
             store: Arc::new(store),
             keyring: Arc::new(keyring),
             metrics: HttpMetrics::new(),
+            peers: Arc::default(),
+            begun: Instant::now(),
             places: Arc::new(Semaphore::new(limits.connections_max)),
             tails: Arc::new(Semaphore::new(limits.tails_max)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             is_ending: watch::Sender::new(false),
-            limits: RwLock::new(limits),
+            limits: RwLock::new(Arc::new(limits)),
             router: Router::new(),
             request_ids: RequestIds::new(),
         }
     }
 
-    /// The bounds, as they are now.
-    pub fn limits(&self) -> Limits {
-        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    /// The bounds, as they are now. A request takes them once, and keeps them to its end.
+    pub fn limits(&self) -> Arc<Limits> {
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner);
+        limits.clone()
     }
 
-    /// Other bounds hold for requests from now on. How many connections and tails there may be is
-    /// settled when the state is made.
+    /// Other bounds hold for requests from now on. How many connections and tails there may be, and
+    /// how long a head, is settled when the server begins.
     pub fn set_limits(&self, limits: Limits) {
-        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
     }
 }
 
@@ -128,22 +117,6 @@ impl RequestIds {
             rest >>= 4;
         }
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("unknown"))
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            body_bytes_max: 1 << 20,
-            batch_bytes_max: 64 << 20,
-            connections_max: 10_000,
-            requests_max: 20_000,
-            body_silence_max: Duration::from_secs(30),
-            tails_max: 1000,
-            tail_beat: Duration::from_secs(15),
-            handshake_max: Duration::from_secs(10),
-            slow_request: Duration::from_secs(1),
-        }
     }
 }
 
@@ -174,6 +147,12 @@ pub async fn serve_tls(
     connections.drain().await;
 }
 
+/// What an open connection holds.
+struct Place {
+    peer: Peer,
+    _permit: OwnedSemaphorePermit,
+}
+
 struct Connections {
     front: Front,
     tls: Option<Arc<Tls>>,
@@ -189,17 +168,21 @@ struct Front {
 
 impl Connections {
     fn new(state: Arc<AppState>, tls: Option<Arc<Tls>>) -> Self {
+        let limits = state.limits();
+        let head_bytes = limits.url_bytes_max + limits.header_bytes_max + HEAD_MARGIN;
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
             // Head and body of an answer are small: one write of both costs less than a vector.
             .writev(false)
+            .max_buf_size(head_bytes)
             // It would not see a client that sends nothing, nor one of HTTP/2: see `life`.
             .header_read_timeout(None);
         builder
             .http2()
             .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
             .max_concurrent_streams(1024);
         let front = Front {
             state,
@@ -212,9 +195,9 @@ impl Connections {
     async fn accept(&self, listener: &TcpListener) {
         while let Ok(place) = self.front.state.places.clone().acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     self.front.state.metrics.accepted.add(1);
-                    self.serve(stream, place);
+                    self.enter(stream, address.ip(), place);
                 }
                 Err(error) if is_of_one_connection(&error) => {
                     debug!(%error, "a connection ended before it was accepted");
@@ -228,7 +211,27 @@ impl Connections {
         }
     }
 
-    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+    fn enter(&self, stream: TcpStream, address: IpAddr, permit: OwnedSemaphorePermit) {
+        let state = &self.front.state;
+        let peer = state
+            .peers
+            .enter(address, state.limits().peer_connections_max);
+        let Some(peer) = peer else {
+            state.metrics.met(Limit::PeerConnections, 1);
+            // Past the runtime, which doesn't know yet that there is room; and there is for so few bytes.
+            if self.tls.is_none()
+                && let Ok(mut stream) = stream.into_std()
+            {
+                let told = io::Write::write(&mut stream, TOO_MANY);
+                debug!(?told, "a peer has too many connections");
+            }
+            return;
+        };
+        let _permit = permit;
+        self.serve(stream, Place { peer, _permit });
+    }
+
+    fn serve(&self, stream: TcpStream, place: Place) {
         // An answer is one small write; waiting to join it with another only delays it.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "no TCP_NODELAY");
@@ -243,9 +246,16 @@ impl Connections {
 
     async fn sweep(&self) {
         loop {
-            tokio::time::sleep(QUIET_MAX).await;
-            let ended = self.front.lives.sweep();
-            self.front.state.metrics.met(Limit::Quiet, ended);
+            let state = &self.front.state;
+            tokio::time::sleep(state.limits().head_max).await;
+            let limits = state.limits();
+            let sweeps = limits
+                .quiet_max
+                .as_nanos()
+                .div_ceil(limits.head_max.as_nanos().max(1));
+            let ended = self.front.lives.sweep(sweeps);
+            state.metrics.met(Limit::SlowHead, ended.without_request);
+            state.metrics.met(Limit::Quiet, ended.quiet);
         }
     }
 
@@ -263,7 +273,7 @@ impl Connections {
 
 impl Front {
     /// The handshake first, on the connection's own task: accepting goes on meanwhile.
-    async fn serve_tls(self, tls: Arc<Tls>, stream: TcpStream, place: OwnedSemaphorePermit) {
+    async fn serve_tls(self, tls: Arc<Tls>, stream: TcpStream, place: Place) {
         let mut is_ending = self.state.is_ending.subscribe();
         let shaken = tokio::time::timeout(self.state.limits().handshake_max, tls.shake(stream));
         let shaken = tokio::select! {
@@ -283,7 +293,7 @@ impl Front {
         }
     }
 
-    fn serve<S>(&self, stream: S, place: OwnedSemaphorePermit)
+    fn serve<S>(&self, stream: S, place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -291,18 +301,33 @@ impl Front {
         let (stream, ambiguity) = Watched::new(stream);
         let life = Life::new();
         let seen = life.clone();
-        let service =
-            service_fn(move |request| respond(state.clone(), seen.begin(), &ambiguity, request));
+        let (told, address) = (state.clone(), place.peer.address());
+        let service = service_fn(move |request| {
+            let from = Origin {
+                address,
+                ambiguity: &ambiguity,
+            };
+            respond(state.clone(), seen.begin(), from, request)
+        });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = connection.into_owned();
         let led = self.lives.lead(life, connection);
         tokio::spawn(async move {
             if let Err(error) = led.await {
+                if is_too_large(&*error) {
+                    told.metrics.met(Limit::Head, 1);
+                }
                 debug!(%error, "a connection ended early");
             }
             drop(place);
         });
     }
+}
+
+/// Whether the parser refused a head for its size.
+fn is_too_large(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let error = error.downcast_ref::<hyper::Error>();
+    error.is_some_and(hyper::Error::is_parse_too_large)
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

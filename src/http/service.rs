@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, TRANSFER_ENCODING};
@@ -17,11 +18,13 @@ use super::error::{ApiError, ApiResult, Code};
 use super::framing::Ambiguity;
 use super::handlers::Work;
 use super::life::Working;
+use super::limits::Limits;
 use super::metrics::Limit;
 use super::refusal::unknown_experiment;
 use super::reply::{self, Body};
 use super::router::{Action, Place};
 use super::server::AppState;
+use crate::auth::AuthError;
 use crate::model::Slug;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(caller::REQUEST_ID);
@@ -39,6 +42,17 @@ pub struct Asked {
     pub id: Option<String>,
     /// Whose it is.
     pub principal: Arc<crate::auth::Principal>,
+    /// The bounds that hold for it.
+    pub limits: Arc<Limits>,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+pub struct Origin<'c> {
+    /// The peer's address.
+    pub address: IpAddr,
+    /// What its connection has seen.
+    pub ambiguity: &'c Ambiguity,
 }
 
 /// A request that is worked on; it no longer is when this is dropped.
@@ -64,16 +78,18 @@ struct Teller {
     method: &'static str,
     route: &'static str,
     action: Option<Action>,
+    slow: Duration,
 }
 
 impl Teller {
-    fn of(request: &Request<Incoming>, state: &AppState) -> Self {
+    fn of(request: &Request<Incoming>, state: &AppState, limits: &Limits) -> Self {
         Self {
             begun: Instant::now(),
             names: Names::of(request.headers(), &state.request_ids),
             method: method_word(request.method()),
             route: NO_ROUTE,
             action: None,
+            slow: limits.slow_request,
         }
     }
 
@@ -92,8 +108,7 @@ impl Teller {
         state.metrics.answered(self.action, status, took);
         let (request_id, trace_id) = (self.names.id(), self.names.trace_id());
         let (method, route, status) = (self.method, self.route, status.as_u16());
-        let slow = state.limits().slow_request;
-        if took >= slow && !slow.is_zero() {
+        if took >= self.slow && !self.slow.is_zero() {
             let ms = took.as_millis();
             warn!(
                 request_id,
@@ -112,14 +127,15 @@ impl Teller {
 pub fn respond(
     state: Arc<AppState>,
     working: Working,
-    ambiguity: &Ambiguity,
+    from: Origin<'_>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
-    let mut teller = Teller::of(&request, &state);
+    let limits = state.limits();
+    let mut teller = Teller::of(&request, &state, &limits);
     let is_head = request.method() == Method::HEAD;
     let worked = Worked::begin(state);
     // Before the first wait, so that the future, which is moved for each request, holds little.
-    let work = check(&worked.0, ambiguity, request, &mut teller);
+    let work = check(&worked.0, limits, from, request, &mut teller);
     async move {
         let state = &*worked.0;
         let answered = match work {
@@ -149,7 +165,8 @@ pub fn respond(
 /// whether it can be asked so; only then is the body read.
 fn check(
     state: &AppState,
-    ambiguity: &Ambiguity,
+    limits: Arc<Limits>,
+    from: Origin<'_>,
     request: Request<Incoming>,
     teller: &mut Teller,
 ) -> ApiResult<Work> {
@@ -166,16 +183,25 @@ fn check(
         return Ok(Work::Status(action));
     }
     // Early, but behind what load balancers ask.
-    if state.metrics.in_flight() > state.limits().requests_max {
+    if state.metrics.in_flight() > limits.requests_max {
         let message = "too many requests are in flight; nothing was stored, try again";
         return Err(ApiError::overloaded(Limit::InflightRequests, message));
     }
+    check_head(&request, &limits)?;
     let headers = request.headers();
     let by_bearer = place.as_ref().is_ok_and(Place::takes_bearer) && !headers.contains_key(API_KEY);
     let principal = match by_bearer {
         true => state.keyring.authenticate_bearer(headers),
         false => state.keyring.authenticate(headers),
-    }?;
+    };
+    let now = teller.begun.saturating_duration_since(state.begun);
+    let principal = principal.map_err(|error| failed(state, error, from, now, &limits))?;
+    principal.admit(now, limits.key_rate).map_err(|wait| {
+        let rate = limits.key_rate;
+        let message =
+            format!("a key may ask {rate} times a second: nothing was done, wait a moment");
+        ApiError::too_soon(Code::RateLimited, wait, message)
+    })?;
     let place = place?;
     let slug = place.slug(method);
     let action = place.action(method);
@@ -198,15 +224,64 @@ fn check(
         }
     }
     let action = action?;
-    check_framing(ambiguity, &request)?;
+    check_framing(from.ambiguity, &request)?;
     let id = place.id.map(str::to_owned);
     let asked = Asked {
         request,
         slug,
         id,
         principal,
+        limits,
     };
-    Work::new(state, action, asked)
+    Work::new(action, asked)
+}
+
+/// The sizes of a head. (What is far beyond them the parser refuses.)
+fn check_head(request: &Request<Incoming>, limits: &Limits) -> ApiResult<()> {
+    let url_len = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |url| url.as_str().len());
+    if url_len > limits.url_bytes_max {
+        let message = format!(
+            "path and query have more than {} bytes",
+            limits.url_bytes_max
+        );
+        return Err(ApiError::new(Code::UrlTooLong, message));
+    }
+    let headers = request.headers().iter();
+    let len: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if len > limits.header_bytes_max {
+        let message = format!(
+            "the headers have more than {} bytes",
+            limits.header_bytes_max
+        );
+        return Err(ApiError::new(Code::HeadersTooLarge, message));
+    }
+    Ok(())
+}
+
+/// An attempt without a good key. Those with a wrong one are counted; a good key never gets here.
+fn failed(
+    state: &AppState,
+    error: AuthError,
+    from: Origin<'_>,
+    now: Duration,
+    limits: &Limits,
+) -> ApiError {
+    let wait = match error {
+        AuthError::Missing => None,
+        AuthError::Invalid => state.peers.fail(from.address, now, limits.failures_max),
+    };
+    match wait {
+        None => error.into(),
+        Some(wait) => {
+            let message = "too many requests of this address had no valid key: wait a moment";
+            ApiError::too_soon(Code::TooManyFailures, wait, message)
+        }
+    }
 }
 
 fn check_framing(ambiguity: &Ambiguity, request: &Request<Incoming>) -> ApiResult<()> {

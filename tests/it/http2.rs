@@ -240,3 +240,25 @@ async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> 
         .filter_map(|(_, result)| result)
         .collect()
 }
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_on_the_next_request_of_an_open_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = &Server::start(&dir.path().join("s"), &[]);
+    let sender = connect(server).await;
+    let (id, key) = server.make_key(r#"{"name":"t","scopes":["read"]}"#);
+    let ask_with_it = || async {
+        let request = Request::get(format!("{}/experiment/demo", server.url()))
+            .header("x-api-key", &key)
+            .body(Full::default())
+            .unwrap();
+        let mut sender = sender.clone();
+        sender.ready().await.unwrap();
+        sender.send_request(request).await.unwrap().status()
+    };
+    assert_eq!(ask_with_it().await, 200);
+    let path = format!("/keys/{id}");
+    let revoked = ask(&sender, server, "DELETE", &path, "").await;
+    assert_eq!(revoked.status(), 200);
+    assert_eq!(ask_with_it().await, 401);
+}

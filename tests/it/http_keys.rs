@@ -83,6 +83,47 @@ fn a_revoked_key_is_refused_on_the_next_request() {
 }
 
 #[test]
+fn keys_are_rotated_with_two_that_are_good_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("s"), &[]);
+    let request = r#"{"name":"writer","scopes":["ingest"]}"#;
+    let (old_id, old) = server.make_key(request);
+    let mut client = server.connect();
+    let mut post = |key: &str| {
+        let key = ("x-api-key", key);
+        client
+            .send("POST", LOG, &[key], EXAMPLE.as_bytes())
+            .unwrap()
+    };
+    post(&old).log_id();
+    let (_, new) = server.make_key(request);
+    post(&new).log_id();
+    post(&old).log_id();
+    let revoked = server.ask("DELETE", &format!("/keys/{old_id}"), "");
+    assert_eq!(revoked.status, 200);
+    post(&old).assert_error(401, "api_key_invalid", "holds no valid key", "old");
+    post(&new).log_id();
+}
+
+#[test]
+fn when_a_key_was_last_used_is_told_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("s"), &[]);
+    let (_, key) = server.make_key(r#"{"name":"t","scopes":["read"]}"#);
+    let used =
+        |server: &Server| server.ask("GET", "/keys", "").json()["keys"][1]["lastUsedAt"].take();
+    assert_eq!(used(&server), json!(null));
+    assert_eq!(server.ask_as(&key, "GET", "/experiment/demo").status, 200);
+    let at = used(&server);
+    let text = at.as_str().expect("a time");
+    assert!(text.ends_with(".000Z"), "to the second: {text}");
+    let server_dir = server.dir.clone();
+    assert!(server.stop().0.success());
+    let server = Server::start(&server_dir, &[]);
+    assert_eq!(used(&server), at);
+}
+
+#[test]
 fn a_key_ends_when_it_should() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("s"), &[]);

@@ -24,18 +24,18 @@ const LOG: &str = "/experiment/demo/log";
 const DEMO: &str = r#"{"variants":["A","B"]}"#;
 
 /// The front end on real sockets, over a store on a simulated machine.
-struct Front {
+pub struct Front {
     machine: SimMachine,
-    state: Arc<AppState>,
-    address: SocketAddr,
-    key: String,
+    pub state: Arc<AppState>,
+    pub address: SocketAddr,
+    pub key: String,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<tokio::task::JoinHandle<()>>,
     runtime: Runtime,
 }
 
 impl Front {
-    fn start(options: StoreOptions, limits: Limits) -> Self {
+    pub fn start(options: StoreOptions, limits: Limits) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -76,18 +76,18 @@ impl Front {
         front
     }
 
-    fn connect(&self) -> Client {
+    pub fn connect(&self) -> Client {
         Client::connect(self.address).unwrap()
     }
 
-    fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
         let key = ("x-api-key", self.key.as_str());
         let asked = self.connect().send(method, path, &[key], body.as_bytes());
         asked.unwrap()
     }
 
     /// A request on a connection of its own, whose answer is read later.
-    fn begin(&self, path: &str, len: usize, body: &str) -> Client {
+    pub fn begin(&self, path: &str, len: usize, body: &str) -> Client {
         let mut client = self.connect();
         let key = &self.key;
         let head = format!(
@@ -97,7 +97,7 @@ impl Front {
         client
     }
 
-    fn count(&self) -> Value {
+    pub fn count(&self) -> Value {
         self.ask("GET", "/experiment/demo", "").json()["count"].take()
     }
 }

@@ -1,5 +1,7 @@
 //! `POST /experiment/:slug/log` and `/logs`: the hot path.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
@@ -11,6 +13,7 @@ use crate::http::coding::Coding;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::idempotency::Keys;
 use crate::http::json::{Batch, Shape, parse_batch, parse_entry};
+use crate::http::limits::Limits;
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
 use crate::http::service::{Asked, check_body, check_json_body, slug_of};
@@ -26,12 +29,14 @@ pub struct One {
     keys: Keys,
     coding: Coding,
     body: Incoming,
+    limits: Arc<Limits>,
 }
 
 impl One {
     /// The entry that is sent, if it can be one by its headers.
-    pub fn new(state: &AppState, asked: Asked) -> ApiResult<Self> {
-        let coding = check_json_body(&asked, state.limits().body_bytes_max)?;
+    pub fn new(asked: Asked) -> ApiResult<Self> {
+        let limits = asked.limits.clone();
+        let coding = check_json_body(&asked, limits.body_bytes_max)?;
         let keys = Keys::of_entry(asked.request.headers())?;
         let slug = slug_of(&asked)?.clone();
         let body = asked.request.into_body();
@@ -40,13 +45,20 @@ impl One {
             keys,
             coding,
             body,
+            limits,
         })
     }
 
     /// Appends it and answers its id once it is durable.
     pub async fn append(self, state: &AppState) -> ApiResult<Response<Body>> {
-        let (body, permit) =
-            body::read(self.body, self.coding, state.limits().body_bytes_max, state).await?;
+        let (body, permit) = body::read(
+            self.body,
+            self.coding,
+            self.limits.body_bytes_max,
+            state,
+            &self.limits,
+        )
+        .await?;
         let (entry, permit) = check(body, self.keys, permit).await?;
         let appended = state.store.append_batch(&self.slug, vec![entry], permit);
         let appended = appended.await?;
@@ -63,7 +75,8 @@ impl One {
 
 /// Appends all entries of a batch or none.
 pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
-    let len_max = state.limits().batch_bytes_max;
+    let limits = asked.limits.clone();
+    let len_max = limits.batch_bytes_max;
     let (media_type, coding) = check_body(&asked, len_max)?;
     let shape = match media_type {
         MediaType::NdJson => Some(Shape::Lines),
@@ -73,7 +86,7 @@ pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> 
     let keys = Keys::of_batch(asked.request.headers())?;
     let slug = slug_of(&asked)?.clone();
     let body = asked.request.into_body();
-    let (body, permit) = body::read(body, coding, len_max, state).await?;
+    let (body, permit) = body::read(body, coding, len_max, state, &limits).await?;
     let (batch, permit) = check_batch(body, shape, keys, permit).await?;
     let places = batch.places();
     let appended = state.store.append_batch(&slug, batch.entries, permit).await;

@@ -89,12 +89,13 @@ pub async fn describe(state: &AppState, asked: Asked) -> ApiResult<Response<Body
 
 /// `PUT /experiment/:slug`: 201 when it is new.
 pub async fn define(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
-    let len_max = state.limits().body_bytes_max;
+    let limits = asked.limits.clone();
+    let len_max = limits.body_bytes_max;
     let coding = check_json_body(&asked, len_max)?;
     let [] = parameters(asked.request.uri().query(), [])?;
     let slug = slug_of(&asked)?.clone();
     let body = asked.request.into_body();
-    let (body, _permit) = body::read(body, coding, len_max, state).await?;
+    let (body, _permit) = body::read(body, coding, len_max, state, &limits).await?;
     let Object::<DefinitionRequest>(request) = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(Code::BadDefinition, error.to_string()))?;
     let defined = state.store.define(&slug, request.into_definition()).await?;

@@ -37,11 +37,12 @@ struct Listed {
 
 /// `POST /keys`: the only answer that has the secret.
 pub async fn create(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
-    let len_max = state.limits().body_bytes_max;
+    let limits = asked.limits.clone();
+    let len_max = limits.body_bytes_max;
     let coding = check_json_body(&asked, len_max)?;
     let [] = parameters(asked.request.uri().query(), [])?;
     let body = asked.request.into_body();
-    let (body, _permit) = body::read(body, coding, len_max, state).await?;
+    let (body, _permit) = body::read(body, coding, len_max, state, &limits).await?;
     let bad = |why: String| ApiError::new(Code::BadKeyRequest, why);
     let Object::<KeyRequest>(request) =
         serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;

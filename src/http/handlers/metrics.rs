@@ -37,14 +37,15 @@ pub async fn metrics(state: &AppState, asked: Asked) -> ApiResult<Response<Body>
 }
 
 fn write_connections(state: &AppState, text: &mut Text) {
-    let connections_max = state.limits().connections_max;
+    let limits = state.limits();
+    let connections_max = limits.connections_max;
     let open = connections_max - state.places.available_permits().min(connections_max);
     let help = "Connections that are open.";
     text.gauge("trialog_http_connections", help).value(open);
     let help = "Connections that may be open.";
     text.gauge("trialog_http_connections_max", help)
         .value(connections_max);
-    let tails_max = state.limits().tails_max;
+    let tails_max = limits.tails_max;
     let tails = tails_max - state.tails.available_permits().min(tails_max);
     text.gauge("trialog_tails", "Readers of tails.")
         .value(tails);

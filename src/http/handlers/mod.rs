@@ -32,9 +32,9 @@ pub enum Work {
 
 impl Work {
     /// The work of a request. What can be refused before its body is read is refused here.
-    pub fn new(state: &AppState, action: Action, asked: Asked) -> ApiResult<Self> {
+    pub fn new(action: Action, asked: Asked) -> ApiResult<Self> {
         match action {
-            Action::Append => append::One::new(state, asked).map(Self::Append),
+            Action::Append => append::One::new(asked).map(Self::Append),
             action => Ok(Self::Other(action, Box::new(asked))),
         }
     }
@@ -52,7 +52,7 @@ impl Work {
 async fn handle(state: &AppState, action: Action, asked: Asked) -> ApiResult<Response<Body>> {
     match action {
         Action::Health | Action::Ready => status::status(state, action),
-        Action::Append => append::One::new(state, asked)?.append(state).await,
+        Action::Append => append::One::new(asked)?.append(state).await,
         Action::AppendBatch => append::batch(state, asked).await,
         Action::GetEntry => entry::get(state, asked).await,
         Action::QueryLogs => logs::query(state, asked).await,

@@ -52,7 +52,7 @@ pub async fn tail(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
         check_bound(state, &slug, "after", after).await?;
     }
     let place = state.tails.clone().try_acquire_owned().map_err(|_| {
-        let tails_max = state.limits().tails_max;
+        let tails_max = asked.limits.tails_max;
         let message = format!("there are {tails_max} tails already: end some, or try again later");
         ApiError::overloaded(Limit::Tails, message)
     })?;
@@ -66,8 +66,8 @@ pub async fn tail(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
         key,
         keyring: state.keyring.clone(),
         is_ending: state.is_ending.subscribe(),
-        beat_interval: state.limits().tail_beat,
-        next_beat: Instant::now() + state.limits().tail_beat,
+        beat_interval: asked.limits.tail_beat,
+        next_beat: Instant::now() + asked.limits.tail_beat,
         said: None,
         behind: None,
         has_lagged: false,
