@@ -219,7 +219,7 @@ fn one_key_is_sent_once() {
     }
     let bearer = format!("Bearer {}", server.key);
     send(&[("authorization", &bearer)]).assert_error(401, "api_key_missing", "x-api-key", "bearer");
-    let long = "k".repeat(100_000);
+    let long = "k".repeat(10_000);
     let answer = send(&[("x-api-key", &long)]);
     answer.assert_error(401, "api_key_invalid", "holds no valid key", "a long key");
 }
