@@ -1,11 +1,17 @@
 //! Keys, and what is in entries, are in nothing that the server says, however much it says.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
 use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
-use crate::server::{EXAMPLE, Server};
+use crate::server::{Client, EXAMPLE, Server, arg, trialog};
 
 #[tokio::test]
 async fn no_key_is_ever_logged() {
@@ -85,6 +91,77 @@ async fn no_key_is_ever_logged() {
         !said.contains("latest AI advancements"),
         "an entry was logged"
     );
+}
+
+#[test]
+fn nor_in_json_of_slow_requests_nor_where_somebody_has_to_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("s");
+    let mut command = trialog();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data", arg(&dir)]);
+    command.args(["--min-free=0", "--log-format=json", "--slow-request=1"]);
+    command.args(["--key-rate=3", "--max-key-failures=2"]);
+    command.stderr(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let pid = Pid::from_raw(child.id() as i32).unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).expect("JSON"));
+    let listening = lines.find(|line| line["message"] == "listening").unwrap();
+    let address = listening["address"].as_str().unwrap().parse().unwrap();
+    let key = std::fs::read_to_string(dir.join("admin.key")).unwrap();
+    let key = key.trim();
+    kill_process(pid, Signal::USR1).unwrap();
+    let is_debug_on = |line: &Value| {
+        line["message"]
+            .as_str()
+            .unwrap()
+            .contains("debug lines are on")
+    };
+    assert!(lines.any(|line| is_debug_on(&line)));
+
+    let mut client = Client::connect(address).unwrap();
+    let log = "/experiment/demo/log";
+    let head = format!(
+        "POST {log} HTTP/1.1\r\nhost: t\r\nx-api-key: {key}\r\ncontent-length: {}\r\n\
+         expect: 100-continue\r\n\r\n",
+        EXAMPLE.len()
+    );
+    client.send_raw(head.as_bytes()).unwrap();
+    assert_eq!(client.read_head().unwrap().status, 100);
+    // The request takes this long.
+    std::thread::sleep(Duration::from_millis(5));
+    client.send_raw(EXAMPLE.as_bytes()).unwrap();
+    assert_eq!(client.read_answer(false).unwrap().status, 200);
+    let wrong = "tl_wrongwrong_wrongwrongwrongwrongwrong";
+    for (key, code) in [(key, "rate_limited"), (wrong, "too_many_failures")] {
+        let mut send = || {
+            let headers = [("x-api-key", key)];
+            let answer = client.send("POST", log, &headers, EXAMPLE.as_bytes());
+            let answer = answer.unwrap();
+            let told = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(!told.contains(key), "{told}");
+            (answer.status, told)
+        };
+        let waits = (0..100).map(|_| send()).find(|(status, _)| *status == 429);
+        let (_, told) = waits.expect("more than is allowed");
+        assert!(told.contains(code), "{told}");
+    }
+    kill_process(pid, Signal::TERM).unwrap();
+    let said = lines
+        .map(|line| line.to_string() + "\n")
+        .collect::<String>();
+    assert!(child.wait().unwrap().success());
+    for words in ["slow request", "DEBUG", "\"status\":429", "bye"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    for secret in [key, wrong] {
+        let secret = secret.rsplit('_').next().unwrap();
+        assert!(!said.contains(secret), "a key was logged");
+    }
+    for words in ["latest AI advancements", "latency_ms", "session_abc_123"] {
+        assert!(!said.contains(words), "of an entry {words} was logged");
+    }
 }
 
 async fn ask_by_http2(server: &Server, key: &str) {
