@@ -6,13 +6,15 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use trialog::auth::{NewKey, Scope};
 use trialog::experiment::StoreOptions;
 use trialog::http::Limits;
 
 use crate::client::{Answer, Client};
+use crate::faults::not_run;
 use crate::http_limits::Front;
-use crate::server::{EXAMPLE, PATIENCE};
+use crate::server::{EXAMPLE, PATIENCE, Server};
 
 const LOG: &str = "/experiment/demo/log";
 const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: t\r\n\r\n";
@@ -351,4 +353,70 @@ fn streams_that_are_reset_at_once_keep_nobody_from_being_served() {
         assert!(begun.elapsed() < PATIENCE, "nothing of it stays");
         std::thread::yield_now();
     }
+}
+
+/// The descriptors and the kilobytes of memory that a server has.
+fn holdings(server: &Server) -> (usize, u64) {
+    let of_process = format!("/proc/{}", server.pid());
+    let descriptors = std::fs::read_dir(format!("{of_process}/fd")).unwrap();
+    let status = std::fs::read_to_string(format!("{of_process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kilobytes = line.unwrap().split_whitespace().nth(1).unwrap();
+    (descriptors.count(), kilobytes.parse().unwrap())
+}
+
+#[test]
+fn thousands_of_idle_connections_keep_nobody_from_being_served_and_leave_nothing() {
+    const COUNT: usize = 5_000;
+    let limit = getrlimit(Resource::Nofile);
+    let needed = Some(COUNT as u64 + 1000);
+    if limit.maximum.is_some_and(|maximum| Some(maximum) < needed) {
+        return not_run("this process may not have 6,000 descriptors");
+    }
+    if limit.current.is_some_and(|current| Some(current) < needed) {
+        let current = needed;
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("s"), &[]);
+    let mut good = server.connect();
+    let mut append = || {
+        let key = [("x-api-key", server.key.as_str())];
+        let answer = good.send("POST", LOG, &key, EXAMPLE.as_bytes());
+        answer.unwrap().log_id();
+    };
+    (0..200).for_each(|_| append());
+    let (descriptors_before, kilobytes_before) = holdings(&server);
+    let mut idle = Vec::new();
+    for n in 0..COUNT {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        // Some say nothing, some begin to.
+        if n % 2 == 0 {
+            stream
+                .write_all(b"POST /experiment/demo/log HTTP/1.1\r\nhost:")
+                .unwrap();
+        }
+        idle.push(stream);
+        if n % 50 == 0 {
+            append();
+        }
+    }
+    (0..200).for_each(|_| append());
+    let (descriptors, kilobytes) = holdings(&server);
+    assert!(descriptors >= descriptors_before + COUNT, "{descriptors}");
+    let each = kilobytes.saturating_sub(kilobytes_before) * 1024 / COUNT as u64;
+    assert!(each < 32 << 10, "{each} bytes for each connection");
+    drop(idle);
+    let begun = Instant::now();
+    while holdings(&server).0 > descriptors_before + 20 {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "descriptors stay: {:?}",
+            holdings(&server)
+        );
+        std::thread::yield_now();
+    }
+    (0..200).for_each(|_| append());
+    let count = server.ask("GET", "/experiment/demo", "").json()["count"].clone();
+    assert_eq!(count, 600 + COUNT / 50);
 }
