@@ -21,7 +21,7 @@ use super::words::{Form, Level};
 use super::{Cli, Outcome, child, output, reload, tls_files};
 use crate::auth::{Keyring, check_own_key};
 use crate::experiment::repeats::Window;
-use crate::experiment::{Store, StoreOptions, keep_retaining};
+use crate::experiment::{Store, StoreHealth, StoreOptions, keep_retaining};
 use crate::fs::{Host, real, replace_file};
 use crate::http::{AppState, Limits, serve_tls};
 use crate::model::{Definition, Durability, Slug, Variant};
@@ -299,12 +299,12 @@ async fn run_server(
     // None of these ends by itself.
     let mut beside = JoinSet::new();
     beside.spawn(keep_retaining(state.store.clone(), args.retention_interval));
-    beside.spawn(keep_used(state.keyring.clone()));
+    beside.spawn(keep_used(state.clone()));
     beside.spawn(reloading.run(signals));
     serve_tls(listener, server_tls, state.clone(), shutdown).await;
     beside.shutdown().await;
     supervisor.tell("STOPPING=1");
-    write_used(&state.keyring).await;
+    write_used(&state).await;
     state.store.shutdown().await;
     watched.abort();
     info!("bye");
@@ -312,15 +312,19 @@ async fn run_server(
 }
 
 /// Writes down now and then when keys were used. Never ends.
-async fn keep_used(keyring: Arc<Keyring>) {
+async fn keep_used(state: Arc<AppState>) {
     loop {
         tokio::time::sleep(KEEP_USED_EVERY).await;
-        write_used(&keyring).await;
+        write_used(&state).await;
     }
 }
 
-async fn write_used(keyring: &Arc<Keyring>) {
-    let keyring = keyring.clone();
+async fn write_used(state: &AppState) {
+    // On a disk that has failed nothing more is written, and what room is left is for entries.
+    if state.store.health() != StoreHealth::Ready {
+        return;
+    }
+    let keyring = state.keyring.clone();
     let written = tokio::task::spawn_blocking(move || keyring.keep_used()).await;
     if let Ok(Err(error)) = written {
         // It is tried again, and nothing depends on it.

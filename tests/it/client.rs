@@ -48,8 +48,10 @@ impl Client {
         request.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
         let mut bytes = request.into_bytes();
         bytes.extend_from_slice(body);
-        self.send_raw(&bytes)?;
-        self.read_answer(method == "HEAD")
+        let sent = self.send_raw(&bytes);
+        // Who is refused in the middle of a long body may not get rid of the rest.
+        let answer = self.read_answer(method == "HEAD");
+        answer.or_else(|error| sent.and(Err(error)))
     }
 
     /// Sends these bytes.

@@ -260,6 +260,19 @@ fn what_can_not_be_sent_says_why_and_what_to_do() {
     let words = said(&nobody.unwrap(), 1);
     let begin = "trialog: can't reach 127.0.0.1:1: is `trialog serve` running there?";
     assert!(words.starts_with(begin), "{words}");
+    target.stop();
+
+    let full = Server::start(&to, &["--min-free", &u64::MAX.to_string()]);
+    // It looks for room in the background, once there is something to do.
+    while full
+        .ask("POST", "/experiment/demo/log", r#"{"variantKey":"A"}"#)
+        .status
+        == 200
+    {}
+    let words = said(&send(&from, &full, &[]), 1);
+    assert!(words.contains("make room on the disk of"), "{words}");
+    full.stop();
+    let target = Server::start(&to, &[]);
     // With other bodies under the keys: as if another store had the same ids.
     let key = ("x-api-key", target.key.as_str());
     let other = [key, ("idempotency-key", ids[0].as_str())];
@@ -278,17 +291,6 @@ fn what_can_not_be_sent_says_why_and_what_to_do() {
     );
     assert!(words.contains(&refused), "{words}");
     target.stop();
-
-    let full = Server::start(&to, &["--min-free", &u64::MAX.to_string()]);
-    // It looks for room in the background, once there is something to do.
-    while full
-        .ask("POST", "/experiment/demo/log", r#"{"variantKey":"A"}"#)
-        .status
-        == 200
-    {}
-    let words = said(&send(&from, &full, &[]), 1);
-    assert!(words.contains("make room on the disk of"), "{words}");
-    full.stop();
     let small = Server::start(&to, &["--max-batch", "1024"]);
     let long = dir.path().join("long");
     let source = Server::start(&long, &[]);
