@@ -4,7 +4,7 @@
 //!
 //! Nothing is folded before somebody asks: an entry costs its writer nothing, and ten thousand
 //! experiments that nobody looks at take no memory (what those take that somebody does is bounded by
-//! [`FiguresMemory`](super::figures_memory::FiguresMemory)). What a first question has to read is at most what
+//! `figures_memory`). What a first question has to read is at most what
 //! isn't sealed yet.
 
 use std::ops::ControlFlow;
