@@ -259,11 +259,15 @@ impl Shared {
         }
     }
 
-    /// Gives back a lap that is full, to be checkpointed and reused.
-    pub fn retire(&self, lap: OpenLap, active: Arc<dyn File>) {
-        let mut background = self.background();
-        background.retired = Some(lap);
-        background.active = active;
+    /// Takes note that the next batches are written to this file. Those before are synced.
+    pub fn go_on_in(&self, file: Arc<dyn File>) {
+        self.background().active = file;
+    }
+
+    /// Gives back a lap that is full, to be checkpointed and reused. With relaxed durability that syncs
+    /// the batch that was written last, too, before it writes anything else.
+    pub fn retire(&self, lap: OpenLap) {
+        self.background().retired = Some(lap);
         self.background_changed.notify_all();
     }
 

@@ -29,6 +29,8 @@ pub struct Committer {
     lap: OpenLap,
     next_batch: u64,
     buffer: Vec<u8>,
+    /// The lap before, until the first batch of this one is written.
+    left: Option<OpenLap>,
     /// Groups around the journal that have begun. A new lap repeats them, since the old lap may
     /// be reused before they end.
     open_marks: Vec<OpenMark>,
@@ -48,6 +50,7 @@ impl Committer {
             lap,
             next_batch,
             buffer: Vec::new(),
+            left: None,
             open_marks: Vec::new(),
         }
     }
@@ -184,6 +187,10 @@ impl Committer {
         self.shared.note_written(self.next_batch);
         self.lap.position += self.buffer.len() as u64;
         self.next_batch += 1;
+        if let Some(left) = self.left.take() {
+            // Only now: a checkpoint of it takes away the marks that this batch has repeated.
+            self.shared.retire(left);
+        }
         Ok(true)
     }
 
@@ -239,8 +246,8 @@ impl Committer {
         let Some(next) = self.shared.take_spare()? else {
             return Ok(false);
         };
-        let retired = std::mem::replace(&mut self.lap, next);
-        self.shared.retire(retired, self.lap.file.clone());
+        self.shared.go_on_in(next.file.clone());
+        self.left = Some(std::mem::replace(&mut self.lap, next));
         Ok(true)
     }
 }
@@ -260,6 +267,97 @@ impl Shared {
     pub fn poison(&self, what: &str, error: &io::Error) {
         if self.set_failed() {
             error!(%error, "{what} failed: nothing more is acknowledged until a restart");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::fs::sim::{Crash, Op, SimMachine};
+    use crate::journal::format::BATCHES_AT;
+    use crate::journal::local::{LocalOptions, Parts, Resume, journal_dir};
+    use crate::journal::redo::Plan;
+    use crate::journal::scan::{Purpose, read_laps};
+    use crate::log::lead::Lead;
+    use crate::log::segment_file::{Incarnation, SegmentFile};
+    use crate::model::Slug;
+
+    const STORE: &str = "/store";
+    const STORE_ID: u64 = 1;
+
+    fn segment(machine: &SimMachine, name: &str) -> Arc<SegmentFile> {
+        let id = SegmentId {
+            slug: Slug::parse(name).unwrap(),
+            incarnation: 1,
+            first_sequence: 0,
+            salt: 1,
+        };
+        let path = Path::new(STORE).join(format!("{name}.segment"));
+        let disk = machine.host().disk;
+        Arc::new(SegmentFile::new(disk, Incarnation::new(1), id, path))
+    }
+
+    fn group(segment: &Arc<SegmentFile>, offset: u64, mark: Mark) -> Group {
+        Group {
+            segment: segment.clone(),
+            offset,
+            lead: Lead::default(),
+            bytes: vec![7; 1000],
+            entry_count: 1,
+            mark,
+            if_full: IfFull::Waits,
+            done: Box::new(|_| {}),
+        }
+    }
+
+    /// The thread of checkpoints may be through with the lap before when the first batch of a new one is
+    /// still being written. Were the power to go then, nobody would know of a large group that has begun,
+    /// and what there is of it in its file would count as entries.
+    #[test]
+    fn a_large_group_that_has_begun_is_known_whenever_the_power_goes_between_two_laps() {
+        for (durability, call) in [
+            (Durability::Sync, Op::Write),
+            (Durability::Sync, Op::Sync),
+            (Durability::Relaxed, Op::Write),
+        ] {
+            let machine = SimMachine::new(1, 512);
+            let host = machine.host();
+            host.disk.create_dir(Path::new(STORE)).unwrap();
+            host.disk.sync_dir(Path::new("/")).unwrap();
+            let options = LocalOptions {
+                store_dir: PathBuf::from(STORE),
+                store_id: STORE_ID,
+                durability,
+                lap_bytes_max: BATCHES_AT + 8000,
+                free_bytes_min: 0,
+            };
+            let parts = Parts::open(&host, &options, Resume::default()).unwrap();
+            let (mut committer, mut checkpointer) = (parts.committer, parts.checkpointer);
+            let [large, other] = ["large", "other"].map(|name| segment(&machine, name));
+            assert!(committer.commit(vec![group(&large, 0, Mark::Begin)]).is_empty());
+            parts.shared.flush().unwrap();
+            let first = committer.lap.header.lap;
+            let power = machine.clone();
+            machine.meanwhile(call, "2.journal", move || {
+                checkpointer.step();
+                power.crash(Crash::LoseAll);
+            });
+            for n in 0.. {
+                let _fails_at_last = committer.commit(vec![group(&other, n * 1000, Mark::None)]);
+                if parts.shared.is_failed() {
+                    break;
+                }
+            }
+            assert_ne!(committer.lap.header.lap, first, "it went on in the other lap");
+            let dir = journal_dir(Path::new(STORE));
+            let disk = machine.host().disk;
+            let (laps, damages) = read_laps(&*disk, &dir, STORE_ID, Purpose::Recover).unwrap();
+            let plan = Plan::read(&laps, &damages);
+            let known = plan.segment(&large.id).expect("the journal speaks of it");
+            assert_eq!(known.unfinished_from, Some(1000), "{durability:?} {call:?}");
         }
     }
 }

@@ -52,6 +52,7 @@ mod misopen;
 mod model;
 mod offline;
 mod offline_damage;
+mod overload;
 mod planted;
 mod planted_reports;
 mod process;

@@ -24,8 +24,10 @@ use trialog::experiment::figures;
 use trialog::experiment::folder::{self, Folder};
 use trialog::experiment::log_figures::LogFigures;
 use trialog::experiment::repeats::Repeats;
-use trialog::fs::sim::{Crash, SimMachine};
+use trialog::fs::sim::{Crash, Op, SimMachine};
 use trialog::fs::{Host, is_full, is_out_of_descriptors};
+use trialog::journal::checkpoint::Checkpointer;
+use trialog::journal::committer::Committer;
 use trialog::journal::local::{LocalOptions, Parts};
 use trialog::journal::{CommitError, Group, IfFull, Mark};
 use trialog::log::open::OpenedLog;
@@ -100,6 +102,8 @@ pub struct Rig {
     pub segment_bytes: u64,
     pub journal_bytes: u64,
     pub durability: Durability,
+    /// At which call of each commit the background work does a round, as a thread of its own may.
+    pub background_at: Option<Op>,
     /// A bug that is planted between the store and its machine.
     pub lie: Option<Lie>,
     /// How often a segment was closed since it was full.
@@ -123,6 +127,7 @@ impl Rig {
             segment_bytes: 4096,
             journal_bytes: 32 << 10,
             durability: Durability::Sync,
+            background_at: None,
             lie: None,
             rolls: 0,
             times_stuck: 0,
@@ -345,13 +350,35 @@ impl Rig {
         }
         let mut waiting = groups;
         loop {
-            let life = self.life.as_mut().expect("alive");
-            waiting = life.parts.committer.commit(waiting);
+            waiting = match self.background_at {
+                Some(op) => self.commit_beside_background(waiting, op),
+                None => self.committer().commit(waiting),
+            };
             if waiting.is_empty() {
                 return;
             }
             self.make_room();
         }
+    }
+
+    fn committer(&mut self) -> &mut Committer {
+        &mut self.life.as_mut().expect("alive").parts.committer
+    }
+
+    fn commit_beside_background(&mut self, groups: Vec<Group>, op: Op) -> Vec<Group> {
+        let parts = &mut self.life.as_mut().expect("alive").parts;
+        let absent = Checkpointer::new(parts.shared.clone());
+        let checkpointer = std::mem::replace(&mut parts.checkpointer, absent);
+        let checkpointer = Arc::new(Mutex::new(checkpointer));
+        let beside = checkpointer.clone();
+        let step = move || beside.lock().unwrap().step();
+        self.machine.meanwhile(op, ".journal", step);
+        let left = self.committer().commit(groups);
+        self.machine.nothing_meanwhile();
+        let checkpointer = Arc::into_inner(checkpointer).expect("nobody else has it any more");
+        let parts = &mut self.life.as_mut().expect("alive").parts;
+        parts.checkpointer = checkpointer.into_inner().unwrap();
+        left
     }
 
     /// What the journal has refused since it is stuck is as if it had never been staged.

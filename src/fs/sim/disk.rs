@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::meanwhile::Meanwhile;
 use super::node::{DirChange, DirNode, FileNode};
 use super::{Crash, Failure, Fault, OP_COUNT, Op};
 use crate::fs::{Access, Dir, DirEntry, Disk, File, FileSystem, LockGuard, Mapping};
@@ -24,6 +25,7 @@ pub struct Inner {
     pub counts: HashMap<String, [u64; OP_COUNT]>,
     pub recorded: Option<Vec<(Op, String)>>,
     pub free_bytes: Option<u64>,
+    pub meanwhile: Meanwhile,
     nodes: Vec<Node>,
     locks: BTreeSet<PathBuf>,
     sector_bytes: usize,
@@ -48,6 +50,7 @@ impl Inner {
             counts: HashMap::new(),
             recorded: None,
             free_bytes: None,
+            meanwhile: Meanwhile::default(),
             nodes: vec![Node::Dir(DirNode::default())],
             locks: BTreeSet::new(),
             sector_bytes,
@@ -457,6 +460,13 @@ struct SimFile {
     node: usize,
 }
 
+impl SimFile {
+    fn let_happen(&self, op: Op) {
+        let meanwhile = super::lock(&self.inner).meanwhile.clone();
+        meanwhile.happen(op, &self.path);
+    }
+}
+
 impl File for SimFile {
     fn len(&self) -> io::Result<u64> {
         let mut inner = super::lock(&self.inner);
@@ -480,6 +490,7 @@ impl File for SimFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.let_happen(Op::Write);
         let mut inner = super::lock(&self.inner);
         let failure = inner.call(self.epoch, Op::Write, &self.path)?;
         let sector_bytes = inner.sector_bytes;
@@ -504,6 +515,7 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.let_happen(Op::Sync);
         let mut inner = super::lock(&self.inner);
         let failure = inner.call(self.epoch, Op::Sync, &self.path)?;
         let sector_bytes = inner.sector_bytes;

@@ -8,6 +8,7 @@
 //! bytes that the disk never got.
 
 mod disk;
+mod meanwhile;
 mod node;
 
 use std::io;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Clock, Entropy, Host};
 use disk::{Inner, SimDisk};
+use meanwhile::Meanwhile;
 
 /// The simulated machine. Clones are the same machine.
 #[derive(Clone)]
@@ -132,6 +134,19 @@ impl SimMachine {
         self.inner().faults.clear();
     }
 
+    /// Has `work` done once, in the middle of the next such call: a write or a sync of a file whose path
+    /// contains `path`. What it calls comes before that call takes effect.
+    pub fn meanwhile(&self, op: Op, path: &'static str, work: impl FnOnce() + Send + 'static) {
+        let meanwhile = self.inner().meanwhile.clone();
+        meanwhile.plan(op, path, Box::new(work));
+    }
+
+    /// Forgets the work of [`Self::meanwhile`] that wasn't done.
+    pub fn nothing_meanwhile(&self) {
+        let meanwhile = self.inner().meanwhile.clone();
+        meanwhile.forget();
+    }
+
     /// From the n-th call on that changes the disk (from 0), every call fails, as if the power
     /// had gone then; [`Self::crash`] decides what is left.
     pub fn stop_at(&self, n: u64) {
@@ -213,6 +228,7 @@ impl SimMachine {
     pub fn fork(&self) -> Self {
         let entropy = lock(&self.entropy.0).clone();
         let mut inner = self.inner().clone();
+        inner.meanwhile = Meanwhile::default();
         inner.kill();
         Self {
             inner: Arc::new(Mutex::new(inner)),

@@ -68,6 +68,7 @@ impl Runner {
         rig.durability = schedule.durability;
         rig.segment_bytes = schedule.segment_bytes;
         rig.journal_bytes = schedule.journal_bytes;
+        rig.background_at = schedule.background_at;
         rig.lie = lie;
         rig.start()?;
         for name in NAMES {

@@ -17,6 +17,8 @@ pub struct Schedule {
     pub durability: Durability,
     pub segment_bytes: u64,
     pub journal_bytes: u64,
+    /// At which call of each commit the background work does a round.
+    pub background_at: Option<Op>,
     pub steps: Vec<Step>,
 }
 
@@ -114,6 +116,7 @@ impl Schedule {
             durability,
             segment_bytes: pick(rng, &[2048, 4096, 4096, 8192]),
             journal_bytes: pick(rng, &[12 << 10, 16 << 10, 24 << 10]),
+            background_at: pick(rng, &[None, None, Some(Op::Write), Some(Op::Sync)]),
             steps: (0..rng.usize(4..24))
                 .flat_map(|_| {
                     let step = Step::random(rng);

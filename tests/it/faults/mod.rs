@@ -12,7 +12,7 @@ mod full_journal;
 mod injected;
 mod limits;
 mod power;
-mod preloaded;
+pub mod preloaded;
 mod starts;
 mod strace;
 mod survived;
