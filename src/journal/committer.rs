@@ -337,7 +337,11 @@ mod tests {
             let parts = Parts::open(&host, &options, Resume::default()).unwrap();
             let (mut committer, mut checkpointer) = (parts.committer, parts.checkpointer);
             let [large, other] = ["large", "other"].map(|name| segment(&machine, name));
-            assert!(committer.commit(vec![group(&large, 0, Mark::Begin)]).is_empty());
+            assert!(
+                committer
+                    .commit(vec![group(&large, 0, Mark::Begin)])
+                    .is_empty()
+            );
             parts.shared.flush().unwrap();
             let first = committer.lap.header.lap;
             let power = machine.clone();
@@ -351,7 +355,10 @@ mod tests {
                     break;
                 }
             }
-            assert_ne!(committer.lap.header.lap, first, "it went on in the other lap");
+            assert_ne!(
+                committer.lap.header.lap, first,
+                "it went on in the other lap"
+            );
             let dir = journal_dir(Path::new(STORE));
             let disk = machine.host().disk;
             let (laps, damages) = read_laps(&*disk, &dir, STORE_ID, Purpose::Recover).unwrap();
