@@ -205,8 +205,31 @@ pub struct Retention {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<String>,
     /// Bytes on disk.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "whole_number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub max_bytes: Option<u64>,
+}
+
+/// A whole number, however it is written: `1e9` and `5.0` are whole numbers too.
+fn whole_number<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    /// 2 to the power of 64: from here on it doesn't fit.
+    const END: f64 = 18_446_744_073_709_551_616.0;
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let real = number.as_f64();
+    let real = real.filter(|real| real.fract() == 0.0 && (0.0..END).contains(real));
+    let whole = number.as_u64().or(real.map(|real| real as u64));
+    let refused = || {
+        let message = format!("{number} is no whole number from 0 to {}", u64::MAX);
+        serde::de::Error::custom(message)
+    };
+    whole.map(Some).ok_or_else(refused)
 }
 
 /// What an experiment is: its variants and how they are read.

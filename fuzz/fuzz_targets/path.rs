@@ -72,6 +72,7 @@ fn expected<'p>(path: &'p str, method: &Method) -> Result<Asked<'p>, &'static st
         ["", "health"] => by(&[(is_get, Action::Health)], None, None),
         ["", "ready"] => by(&[(is_get, Action::Ready)], None, None),
         ["", "experiments"] => by(&[(is_get, Action::ListExperiments)], None, None),
+        ["", "openapi.json"] => by(&[(is_get, Action::OpenApi)], None, None),
         ["", "metrics"] => by(&[(is_get, Action::Metrics)], None, None),
         ["", "keys"] => {
             let cases = [

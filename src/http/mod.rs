@@ -25,6 +25,7 @@ mod server;
 mod service;
 pub mod tls;
 
+pub use handlers::openapi::DOCUMENT;
 pub use handlers::report::DAMAGED_PLACES;
 pub use limits::Limits;
 pub use server::{AppState, serve, serve_tls};

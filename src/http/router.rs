@@ -25,6 +25,7 @@ enum Endpoint {
     Keys,
     Key,
     Metrics,
+    OpenApi,
 }
 
 /// What a request asks for.
@@ -50,10 +51,11 @@ pub enum Action {
     ListKeys,
     RevokeKey,
     Metrics,
+    OpenApi,
 }
 
 /// Each action, with the method and the path that ask for it.
-pub const ACTIONS: [(Action, &str, &str); 19] = [
+pub const ACTIONS: [(Action, &str, &str); 20] = [
     (Action::Health, "GET", "/health"),
     (Action::Ready, "GET", "/ready"),
     (Action::ListExperiments, "GET", "/experiments"),
@@ -73,6 +75,7 @@ pub const ACTIONS: [(Action, &str, &str); 19] = [
     (Action::ListKeys, "GET", "/keys"),
     (Action::RevokeKey, "DELETE", "/keys/:id"),
     (Action::Metrics, "GET", "/metrics"),
+    (Action::OpenApi, "GET", "/openapi.json"),
 ];
 
 /// A path that names something.
@@ -117,6 +120,7 @@ impl Router {
             ("/keys", Endpoint::Keys),
             ("/keys/{id}", Endpoint::Key),
             ("/metrics", Endpoint::Metrics),
+            ("/openapi.json", Endpoint::OpenApi),
         ] {
             let inserted = router.insert(path, endpoint);
             debug_assert!(inserted.is_ok(), "the paths above don't conflict");
@@ -171,6 +175,7 @@ impl Place<'_> {
             Endpoint::Keys => "/keys",
             Endpoint::Key => "/keys/{id}",
             Endpoint::Metrics => "/metrics",
+            Endpoint::OpenApi => "/openapi.json",
         }
     }
 
@@ -196,6 +201,7 @@ impl Place<'_> {
             Endpoint::Keys if is_get => Action::ListKeys,
             Endpoint::Keys if method == Method::POST => Action::CreateKey,
             Endpoint::Metrics if is_get => Action::Metrics,
+            Endpoint::OpenApi if is_get => Action::OpenApi,
             Endpoint::Key if method == Method::DELETE => Action::RevokeKey,
             _ => return Err(ApiError::method_not_allowed(self.allow())),
         };
@@ -227,7 +233,8 @@ impl Place<'_> {
             | Endpoint::Segment
             | Endpoint::Stats
             | Endpoint::Report
-            | Endpoint::Metrics => "GET, HEAD",
+            | Endpoint::Metrics
+            | Endpoint::OpenApi => "GET, HEAD",
             Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
             Endpoint::Log => "POST",
             Endpoint::Logs | Endpoint::Keys => "GET, HEAD, POST",
@@ -237,13 +244,13 @@ impl Place<'_> {
 }
 
 impl Action {
-    /// The scope that it needs.
-    pub fn scope(self) -> Scope {
-        match self {
+    /// The scope that it needs; without one, a key of any scope will do.
+    pub fn scope(self) -> Option<Scope> {
+        let scope = match self {
+            // The first two need no key at all.
+            Self::Health | Self::Ready | Self::OpenApi => return None,
             Self::Append | Self::AppendBatch => Scope::Ingest,
-            Self::Health
-            | Self::Ready
-            | Self::ListExperiments
+            Self::ListExperiments
             | Self::Describe
             | Self::GetEntry
             | Self::QueryLogs
@@ -255,7 +262,8 @@ impl Action {
             | Self::Metrics => Scope::Read,
             Self::Define | Self::Delete => Scope::Admin,
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
-        }
+        };
+        Some(scope)
     }
 
     /// Whether it concerns the keys themselves.
@@ -284,6 +292,7 @@ mod tests {
             ("PUT", "/experiment/a", Ok(Action::Define)),
             ("HEAD", "/experiments", Ok(Action::ListExperiments)),
             ("DELETE", "/keys/x", Ok(Action::RevokeKey)),
+            ("GET", "/openapi.json", Ok(Action::OpenApi)),
             ("GET", "/experiment/a/log", Err("method_not_allowed")),
             ("POST", "/experiment/a/log/", Err("not_found")),
             ("POST", "/experiment//log", Err("not_found")),

@@ -208,7 +208,9 @@ fn check(
     if let Ok(action) = &action {
         teller.action = Some(*action);
         let known = slug.as_ref().ok().and_then(Option::as_ref);
-        principal.may(action.scope(), known)?;
+        if let Some(scope) = action.scope() {
+            principal.may(scope, known)?;
+        }
         if action.manages_keys() {
             principal.may_manage_keys()?;
         }

@@ -63,6 +63,25 @@ fn an_experiment_is_created_changed_and_described() {
     answer.assert_error(400, "unknown_variant", r#"not one of "A", "C", "D""#, "B");
 }
 
+/// JSON knows one kind of number: schemathesis wrote a whole one with a point.
+#[test]
+fn a_whole_number_may_be_written_as_any_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("s"), &[]);
+    for (written, bytes) in [
+        ("1000000", 1_000_000),
+        ("1e6", 1_000_000),
+        ("133822654.0", 133_822_654),
+        ("18446744073709551615", u64::MAX),
+        ("1e19", 10_000_000_000_000_000_000),
+    ] {
+        let body = format!(r#"{{"variants":["A"],"retention":{{"maxBytes":{written}}}}}"#);
+        let answer = server.ask("PUT", "/experiment/demo", &body);
+        assert_eq!(answer.status, 200, "{written}: {answer:?}");
+        assert_eq!(answer.json()["retention"]["maxBytes"], bytes, "{written}");
+    }
+}
+
 #[test]
 fn a_bad_definition_says_what_is_wrong_with_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -105,8 +124,10 @@ fn a_bad_definition_says_what_is_wrong_with_it() {
         (r#"{"variants":["A"],"openVariants":"yes"}"#, "expected a boolean"),
         (r#"{"variants":["A"],"unit":1}"#, "expected a string"),
         (r#"{"variants":["A"],"retention":{"maxAge":90}}"#, "expected a string"),
-        (r#"{"variants":["A"],"retention":{"maxBytes":-1}}"#, "expected u64"),
-        (r#"{"variants":["A"],"retention":{"maxBytes":1.5}}"#, "expected u64"),
+        (r#"{"variants":["A"],"retention":{"maxBytes":-1}}"#, "-1 is no whole number"),
+        (r#"{"variants":["A"],"retention":{"maxBytes":1.5}}"#, "1.5 is no whole number"),
+        (r#"{"variants":["A"],"retention":{"maxBytes":18446744073709551616}}"#, "no whole number"),
+        (r#"{"variants":["A"],"retention":{"maxBytes":"1"}}"#, "expected a JSON number"),
         (r#"{"variants":["A"],"retention":{"maxBytes":0}}"#, "retention: maxBytes is 1 or more"),
         (r#"{"variants":["A"],"retention":{"maxAge":"90"}}"#, "retention: maxAge is a number and s, m, h, d or w, such as 90d"),
         (r#"{"variants":["A"],"retention":{"maxAge":"soon"}}"#, "retention: maxAge is a number"),

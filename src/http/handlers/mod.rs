@@ -6,6 +6,7 @@ mod experiments;
 mod keys;
 mod logs;
 mod metrics;
+pub mod openapi;
 pub mod report;
 mod segments;
 mod stats;
@@ -68,6 +69,7 @@ async fn handle(state: &AppState, action: Action, asked: Asked) -> ApiResult<Res
         Action::CreateKey => keys::create(state, asked).await,
         Action::ListKeys => keys::list(state, &asked),
         Action::Metrics => metrics::metrics(state, asked).await,
+        Action::OpenApi => openapi::document(&asked),
         Action::RevokeKey => keys::revoke(state, asked).await,
     }
 }
