@@ -166,22 +166,26 @@ fn it_installs_upgrades_and_leaves_nothing_but_entries() {
     machine.get("test -s /usr/share/man/man1/trialog-serve.1.gz");
     machine.get(". /usr/share/bash-completion/completions/trialog; complete -p trialog");
 
-    let ask = r#"curl -fsS -H "x-api-key: $(cat /var/lib/trialog/admin.key)" http://127.0.0.1:7171/experiment/demo"#;
+    let ask = r#"curl -fsS -H "x-api-key: $(cat /var/lib/trialog/admin.key)" -H 'content-type: application/json' http://127.0.0.1:7171/experiment/demo"#;
     let sent = machine.get(&format!(r#"{ask}/log -d '{{"variantKey":"A"}}'"#));
     let sent: serde_json::Value = serde_json::from_str(&sent).unwrap();
     let id = sent["logId"].as_str().unwrap();
     // A setting of the operator's, which an upgrade keeps.
-    machine.get("echo 'max_body = 100' >> /etc/trialog/trialog.toml");
+    machine.get("echo 'max_body = 2000' >> /etc/trialog/trialog.toml");
     install("next");
     let version = machine.get("dpkg-query -W -f '${Version} ${Status}' trialog");
     let expected = format!("{}-1+next install ok installed", env!("CARGO_PKG_VERSION"));
     assert_eq!(version, expected);
+    assert_eq!(
+        machine.get(&format!("systemctl is-active {unit}")),
+        "active"
+    );
     assert_ne!(machine.get(main_pid), first, "it was started anew");
     let back = machine.get(&format!("{ask}/log/{id}"));
     assert!(back.contains(r#""variantKey":"A""#), "{back}");
     let long = format!(
         r#"{ask}/log -d '{{"variantKey":"A","x":"{}"}}'"#,
-        "x".repeat(100)
+        "x".repeat(2000)
     );
     let refused = machine.run(&long);
     let said = String::from_utf8_lossy(&refused.stderr);
