@@ -25,6 +25,7 @@ enum Endpoint {
     Keys,
     Key,
     Metrics,
+    Dashboard,
 }
 
 /// What a request asks for.
@@ -50,10 +51,14 @@ pub enum Action {
     ListKeys,
     RevokeKey,
     Metrics,
+    /// A page of the dashboard.
+    Look,
+    /// A form of the dashboard.
+    Act,
 }
 
 /// Each action, with the method and the path that ask for it.
-pub const ACTIONS: [(Action, &str, &str); 19] = [
+pub const ACTIONS: [(Action, &str, &str); 21] = [
     (Action::Health, "GET", "/health"),
     (Action::Ready, "GET", "/ready"),
     (Action::ListExperiments, "GET", "/experiments"),
@@ -73,6 +78,8 @@ pub const ACTIONS: [(Action, &str, &str); 19] = [
     (Action::ListKeys, "GET", "/keys"),
     (Action::RevokeKey, "DELETE", "/keys/:id"),
     (Action::Metrics, "GET", "/metrics"),
+    (Action::Look, "GET", "/ui/:page"),
+    (Action::Act, "POST", "/ui/:page"),
 ];
 
 /// A path that names something.
@@ -117,6 +124,8 @@ impl Router {
             ("/keys", Endpoint::Keys),
             ("/keys/{id}", Endpoint::Key),
             ("/metrics", Endpoint::Metrics),
+            ("/", Endpoint::Dashboard),
+            ("/ui/{*page}", Endpoint::Dashboard),
         ] {
             let inserted = router.insert(path, endpoint);
             debug_assert!(inserted.is_ok(), "the paths above don't conflict");
@@ -147,6 +156,11 @@ impl Place<'_> {
         matches!(self.endpoint, Endpoint::Health | Endpoint::Ready)
     }
 
+    /// Whether it is a page of the dashboard, whose visitors have a session in place of a key.
+    pub fn is_dashboard(&self) -> bool {
+        self.endpoint == Endpoint::Dashboard
+    }
+
     /// Whether a key may come as `authorization: Bearer`, too: Prometheus can't send other headers
     /// before its version 3.
     pub fn takes_bearer(&self) -> bool {
@@ -171,6 +185,7 @@ impl Place<'_> {
             Endpoint::Keys => "/keys",
             Endpoint::Key => "/keys/{id}",
             Endpoint::Metrics => "/metrics",
+            Endpoint::Dashboard => "/ui/{page}",
         }
     }
 
@@ -196,6 +211,8 @@ impl Place<'_> {
             Endpoint::Keys if is_get => Action::ListKeys,
             Endpoint::Keys if method == Method::POST => Action::CreateKey,
             Endpoint::Metrics if is_get => Action::Metrics,
+            Endpoint::Dashboard if is_get => Action::Look,
+            Endpoint::Dashboard if method == Method::POST => Action::Act,
             Endpoint::Key if method == Method::DELETE => Action::RevokeKey,
             _ => return Err(ApiError::method_not_allowed(self.allow())),
         };
@@ -230,7 +247,7 @@ impl Place<'_> {
             | Endpoint::Metrics => "GET, HEAD",
             Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
             Endpoint::Log => "POST",
-            Endpoint::Logs | Endpoint::Keys => "GET, HEAD, POST",
+            Endpoint::Logs | Endpoint::Keys | Endpoint::Dashboard => "GET, HEAD, POST",
             Endpoint::Key => "DELETE",
         }
     }
@@ -252,7 +269,9 @@ impl Action {
             | Self::GetSegment
             | Self::Stats
             | Self::Report
-            | Self::Metrics => Scope::Read,
+            | Self::Metrics
+            | Self::Look
+            | Self::Act => Scope::Read,
             Self::Define | Self::Delete => Scope::Admin,
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
         }
@@ -288,7 +307,10 @@ mod tests {
             ("POST", "/experiment/a/log/", Err("not_found")),
             ("POST", "/experiment//log", Err("not_found")),
             ("POST", "/experiment/a/b/log", Err("not_found")),
-            ("GET", "/", Err("not_found")),
+            ("GET", "/", Ok(Action::Look)),
+            ("POST", "/ui/sign-in", Ok(Action::Act)),
+            ("GET", "/ui/experiment/a/edit", Ok(Action::Look)),
+            ("GET", "/ui", Err("not_found")),
         ] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             let found = router.find(path).and_then(|place| place.action(&method));

@@ -51,6 +51,10 @@ pub struct ActiveSegment {
     index: RwLock<SegmentIndex>,
 }
 
+/// The last entry that was appended, and the first segment that was not dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewState(LogId, u64);
+
 /// What a log holds.
 #[derive(Debug, Default)]
 pub struct LogSummary {
@@ -96,6 +100,15 @@ impl LogView {
         if !segments.closed.iter().all(is_kept) {
             Arc::make_mut(&mut segments.closed).retain(is_kept);
         }
+    }
+
+    /// What tells whether anything was appended or dropped meanwhile, from memory alone; `None` where
+    /// that has nothing to say.
+    pub fn state(&self) -> Option<ViewState> {
+        let segments = self.snapshot();
+        let active = segments.active.as_ref()?;
+        let last = active.index().last_id.unwrap_or(active.header.last_id);
+        Some(ViewState(last, segments.first_number))
     }
 
     /// No segment is missing in front of the one with this number.

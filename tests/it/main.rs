@@ -16,6 +16,7 @@ mod cli;
 mod client;
 mod copied_live;
 mod crash;
+mod dashboard;
 mod descriptors;
 mod every_bit;
 mod every_crash;
