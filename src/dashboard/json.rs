@@ -8,10 +8,10 @@ use maud::{Markup, html};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Values that a tree has at most.
-const NODES_MAX: usize = 2000;
-/// Bytes of text in a tree, at most.
-const TEXT_BYTES_MAX: usize = 96 << 10;
+/// Values that the trees of a page have at most, for each KiB of their text.
+const NODES_PER_KIB: usize = 16;
+/// What an escaped character takes at most.
+const ESCAPED_BYTES: usize = 6;
 /// Folds down to this depth are open.
 const OPEN_DEPTH: usize = 2;
 /// Bytes that tell what an entry is about.
@@ -83,21 +83,27 @@ impl<'a> Value<'a> {
     }
 }
 
-/// What is left to be shown.
-struct Budget {
+/// What may still be shown on a page.
+pub struct Budget {
     nodes: usize,
     bytes: usize,
 }
 
+impl Budget {
+    /// So much text, as it stands in the page.
+    pub fn of_kib(kib: usize) -> Self {
+        Self {
+            nodes: kib * NODES_PER_KIB,
+            bytes: kib << 10,
+        }
+    }
+}
+
 /// The value as a tree.
-pub fn tree(raw: &RawValue) -> Markup {
-    let mut budget = Budget {
-        nodes: NODES_MAX,
-        bytes: TEXT_BYTES_MAX,
-    };
+pub fn tree(raw: &RawValue, budget: &mut Budget) -> Markup {
     html! {
         div.json {
-            (node(raw, 0, &mut budget))
+            (node(raw, 0, budget))
             @if budget.nodes == 0 || budget.bytes == 0 {
                 p.muted { "This is not all of it: the rest is in the API's answer." }
             }
@@ -157,15 +163,20 @@ fn fold(
 
 /// As much of a text as may be shown still.
 fn cut(text: &str, budget: &mut Budget) -> String {
-    let shown = up_to(text, budget.bytes);
-    budget.bytes -= shown.len();
-    match shown.len() < text.len() {
-        true => {
-            budget.bytes = 0;
-            format!("{shown}…")
+    for (at, shown) in text.char_indices() {
+        let bytes = match shown {
+            '<' | '>' | '&' | '"' => ESCAPED_BYTES,
+            other => other.len_utf8(),
+        };
+        match budget.bytes.checked_sub(bytes) {
+            Some(rest) => budget.bytes = rest,
+            None => {
+                budget.bytes = 0;
+                return format!("{}…", up_to(text, at));
+            }
         }
-        false => text.to_owned(),
     }
+    text.to_owned()
 }
 
 fn up_to(text: &str, bytes_max: usize) -> &str {
@@ -222,7 +233,7 @@ mod tests {
     fn values_stay_as_they_were_written_and_are_text() {
         let body = br#"{"a":1e400,"b":"<script>x</script>","c":[],"d":{"e":0.10},"f\n":null}"#;
         let raw: &RawValue = serde_json::from_slice(body).unwrap();
-        let tree = tree(raw).into_string();
+        let tree = tree(raw, &mut Budget::of_kib(9)).into_string();
         for expected in ["1e400", "&lt;script&gt;", "[]", "0.10", "null"] {
             assert!(tree.contains(expected), "{expected}: {tree}");
         }
@@ -233,11 +244,16 @@ mod tests {
     fn what_is_too_much_is_cut() {
         let long = format!("{{\"a\":\"{}\"}}", "\u{e9}".repeat(1 << 20));
         let raw: &RawValue = serde_json::from_str(&long).unwrap();
-        assert!(tree(raw).into_string().len() < TEXT_BYTES_MAX + 1000);
+        let shown = tree(raw, &mut Budget::of_kib(9)).into_string();
+        assert!(shown.len() < 10_000 && shown.contains("not all of it"));
+        let long = format!("{{\"a\":\"{}\"}}", "<".repeat(1 << 20));
+        let raw: &RawValue = serde_json::from_str(&long).unwrap();
+        let shown = tree(raw, &mut Budget::of_kib(9)).into_string();
+        assert!(shown.len() < 10_000, "{}", shown.len());
         let many = format!("[{}1]", "1,".repeat(100_000));
         let raw: &RawValue = serde_json::from_str(&many).unwrap();
-        let text = tree(raw).into_string();
-        assert!(text.len() < NODES_MAX * 60 && text.contains("not all of it"));
+        let text = tree(raw, &mut Budget::of_kib(9)).into_string();
+        assert!(text.len() < 10_000 && text.contains("not all of it"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct Glance {
     hour: Vec<f64>,
     /// In milliseconds since 1970.
     hour_end_ms: u64,
-    state: Option<ViewState>,
+    state: ViewState,
 }
 
 /// What is kept of an experiment's last look, beside its actors.
@@ -59,7 +59,7 @@ impl Glances {
     pub fn get(&self) -> Option<Arc<Glance>> {
         let kept = self.kept();
         let glance = kept.glance.as_ref()?;
-        let is_same = glance.state.is_some() && glance.state == kept.left;
+        let is_same = Some(glance.state) == kept.left;
         is_same.then(|| glance.clone())
     }
 
@@ -82,8 +82,8 @@ impl Glances {
     }
 
     /// Takes note of what an actor leaves behind.
-    pub fn leave(&self, state: Option<ViewState>) {
-        self.kept().left = state;
+    pub fn leave(&self, state: ViewState) {
+        self.kept().left = Some(state);
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -144,6 +144,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::view::LogView;
 
     #[test]
     fn minutes_pass() {
@@ -161,7 +162,7 @@ mod tests {
             },
             hour: (0..60).map(f64::from).collect(),
             hour_end_ms: 6_000_000,
-            state: None,
+            state: LogView::default().state(),
         };
         assert_eq!(glance.minutes(5_990_000).last(), Some(&59.0));
         assert_eq!(glance.minutes(6_000_000).first(), Some(&0.0));

@@ -51,9 +51,14 @@ pub struct ActiveSegment {
     index: RwLock<SegmentIndex>,
 }
 
-/// The last entry that was appended, and the first segment that was not dropped.
+/// How far a log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ViewState(LogId, u64);
+pub struct ViewState {
+    /// The number of its last segment, and where that durably ends.
+    end: Option<(u64, u64)>,
+    /// The first segment that was not dropped.
+    first_number: u64,
+}
 
 /// What a log holds.
 #[derive(Debug, Default)]
@@ -102,13 +107,17 @@ impl LogView {
         }
     }
 
-    /// What tells whether anything was appended or dropped meanwhile, from memory alone; `None` where
-    /// that has nothing to say.
-    pub fn state(&self) -> Option<ViewState> {
+    /// What tells whether anything was appended or dropped meanwhile, from memory alone.
+    pub fn state(&self) -> ViewState {
         let segments = self.snapshot();
-        let active = segments.active.as_ref()?;
-        let last = active.index().last_id.unwrap_or(active.header.last_id);
-        Some(ViewState(last, segments.first_number))
+        let closed = segments.closed.last();
+        let closed = closed.map(|closed| (closed.header.number, closed.frames_end));
+        let active = segments.active.as_ref();
+        let active = active.map(|active| (active.header.number, active.file.durable_end()));
+        ViewState {
+            end: active.or(closed),
+            first_number: segments.first_number,
+        }
     }
 
     /// No segment is missing in front of the one with this number.

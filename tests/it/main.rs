@@ -11,6 +11,7 @@ mod abuse;
 mod backup;
 mod bench;
 mod bench_check;
+mod browser;
 mod catalogue;
 mod cli;
 mod client;

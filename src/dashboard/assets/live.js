@@ -43,7 +43,8 @@ const rowOf = (entry, path) => {
   const numbers = Object.entries(entry.metrics ?? {}).filter(([, value]) => typeof value !== "object");
   for (const [name, value] of numbers.filter(([, value]) => typeof value !== "string").slice(0, 4)) {
     const metric = element("span");
-    metric.append(element("bdi", "", name.slice(0, 40)), ` ${String(value).slice(0, 24)}`);
+    const shown = typeof value === "number" ? Number(value.toPrecision(6)) : value;
+    metric.append(element("bdi", "", name.slice(0, 40)), ` ${String(shown).slice(0, 24)}`);
     metrics.append(metric, " ");
   }
   if (metrics.childNodes.length > 0) row.append(metrics);

@@ -2,13 +2,16 @@
 
 use maud::{Markup, html};
 
-use crate::dashboard::json::{Members, metrics, tree};
+use crate::dashboard::json::{Budget, Members, metrics, tree};
 use crate::dashboard::layout::trail;
 use crate::dashboard::{link, words};
 use crate::model::{Entry, LogId, Slug};
 
 /// Metrics that are put side by side.
 const METRICS_MAX: usize = 64;
+
+/// Text that is shown of the input, and of each output, in KiB.
+const SHOWN_KIB: usize = 32;
 
 /// What the page shows.
 pub struct Compared<'a> {
@@ -39,7 +42,7 @@ pub fn compare(one: &Compared<'_>) -> Markup {
         h1 { "Side by side" }
         section.card aria-labelledby="input" {
             h2 #input { "Input" }
-            @if let Some(input) = left.get("input") { (tree(input)) }
+            @if let Some(input) = left.get("input") { (tree(input, &mut Budget::of_kib(SHOWN_KIB))) }
             @else { p.muted { "This entry has no input." } }
         }
         (others(one))
@@ -99,7 +102,7 @@ fn side(slug: &Slug, entry: &Entry) -> Markup {
                 a href=(link::entry(slug, entry.id)) { (words::time(entry.received_at_ms)) " UTC" }
             }
             @match members.get("output") {
-                Some(output) => (tree(output)),
+                Some(output) => (tree(output, &mut Budget::of_kib(SHOWN_KIB))),
                 None => p.muted { "No output." },
             }
         }

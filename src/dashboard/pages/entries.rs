@@ -70,14 +70,17 @@ impl Row {
             variant,
             excerpt: json::excerpt(&members),
             metrics: metrics
-                .map(|(name, text)| {
-                    (
-                        name.chars().take(40).collect(),
-                        text.chars().take(24).collect(),
-                    )
-                })
+                .map(|(name, text)| (name.chars().take(40).collect(), short(text)))
                 .collect(),
         }
+    }
+}
+
+/// A number in a list: the entry's page has all of its digits.
+fn short(text: &str) -> String {
+    match text.parse::<f64>() {
+        Ok(number) if text.len() > 8 && number.is_finite() => words::figure(number),
+        _ => text.chars().take(24).collect(),
     }
 }
 

@@ -2,14 +2,20 @@
 
 use maud::{Markup, html};
 
-use crate::dashboard::json::{Members, tree};
+use crate::dashboard::json::{Budget, Members, tree};
 use crate::dashboard::layout::trail;
 use crate::dashboard::{link, words};
 use crate::model::{Entry, Slug};
 
+/// Text of an entry that is shown, in KiB.
+const SHOWN_KIB: usize = 96;
+/// Members of an entry that are shown.
+const MEMBERS_MAX: usize = 60;
+
 /// The page.
 pub fn entry(slug: &Slug, entry: &Entry) -> Markup {
     let members = Members::of(&entry.body);
+    let mut budget = Budget::of_kib(SHOWN_KIB);
     let (experiment, entries) = (link::experiment(slug), link::of_experiment(slug, "entries"));
     let places = [
         ("Experiments", link::EXPERIMENTS),
@@ -32,10 +38,13 @@ pub fn entry(slug: &Slug, entry: &Entry) -> Markup {
             div { dt { "Received" } dd { (words::time(entry.received_at_ms)) " UTC" } }
             div { dt { "Size" } dd { (words::bytes(entry.body.len() as u64)) } }
         }
-        @for (name, value) in members.0.iter().filter(|(name, _)| name != "variantKey") {
+        @if members.0.len() > MEMBERS_MAX {
+            p.muted { "The first " (MEMBERS_MAX) " of " (words::count(members.0.len() as u64)) " members." }
+        }
+        @for (name, value) in members.0.iter().take(MEMBERS_MAX).filter(|(name, _)| name != "variantKey") {
             section.card aria-label=(name) {
                 h2 { bdi { (name) } }
-                (tree(value))
+                (tree(value, &mut budget))
             }
         }
     }

@@ -13,13 +13,17 @@ use crate::stats::report::{ComparisonReport, MetricReport, Report, SampleRatio, 
 use crate::stats::{Series, Summary};
 
 /// Metrics that are drawn on one page.
-pub const METRICS_MAX: usize = 8;
+const METRICS_MAX: usize = 8;
+/// Metrics of variants that are drawn on one page: each takes some 4 KB.
+const ROWS_MAX: usize = 30;
 /// Variants that are drawn.
 const VARIANTS_MAX: usize = 20;
 /// Sentences that stand on top.
 const SENTENCES_MAX: usize = 6;
-/// Names of metrics that can be chosen.
-const NAMES_MAX: usize = 256;
+/// Sentences in all.
+const ALL_SENTENCES_MAX: usize = 60;
+/// Names of metrics that can be chosen on one page.
+const NAMES_MAX: usize = 60;
 
 /// What the page shows.
 pub struct Experiment<'a> {
@@ -152,7 +156,8 @@ pub fn verdict(report: &Report, slug: &Slug) -> Markup {
                 details {
                     summary { (words::of(rest as u64, "more sentence", "more sentences")) }
                     ul.sentences {
-                        @for (one, sentence) in sentences.iter().skip(SENTENCES_MAX).take(NAMES_MAX) {
+                        @for (one, sentence) in sentences.iter().skip(SENTENCES_MAX)
+                            .take(ALL_SENTENCES_MAX) {
                             (said(one, sentence))
                         }
                     }
@@ -267,18 +272,17 @@ pub fn metrics(
         .iter()
         .map(|metric| &*metric.name)
         .collect();
+    let wanted = wanted.filter(|wanted| all.contains(wanted));
+    let drawn = report.variants.len().clamp(1, VARIANTS_MAX);
+    let per_page = (ROWS_MAX / drawn).clamp(1, METRICS_MAX);
+    let begin = (page - 1).saturating_mul(per_page);
     let shown: Vec<&str> = match wanted {
         Some(wanted) => vec![wanted],
-        None => all
-            .iter()
-            .copied()
-            .skip((page - 1) * METRICS_MAX)
-            .take(METRICS_MAX)
-            .collect(),
+        None => all.iter().copied().skip(begin).take(per_page).collect(),
     };
     let path = link::experiment(slug);
     html! {
-        @if all.len() > METRICS_MAX || wanted.is_some() {
+        @if all.len() > per_page || wanted.is_some() {
             nav.names aria-label="Metrics" {
                 a href=(path) { "All metrics" }
                 @for name in all.iter().take(NAMES_MAX) {
@@ -290,7 +294,7 @@ pub fn metrics(
         div.metrics {
             @for name in shown { (one_metric(report, summary, name)) }
         }
-        @if wanted.is_none() && page * METRICS_MAX < all.len() {
+        @if wanted.is_none() && begin.saturating_add(per_page) < all.len() {
             nav.pager aria-label="Pages of metrics" {
                 a rel="next" href=(link::with(&path, &[("page", &(page + 1).to_string())])) {
                     "Next metrics"

@@ -6,7 +6,7 @@ use crate::dashboard::layout::{trail, wrong};
 use crate::dashboard::link;
 
 /// Keys that are listed.
-const SHOWN_MAX: usize = 200;
+const SHOWN_MAX: usize = 100;
 
 /// A key, without its secret.
 pub struct KeyRow {

@@ -17,6 +17,9 @@ pub fn sign_in(to: &str, message: Option<&str>) -> Markup {
             (wrong(message))
             form method="post" action=(link::SIGN_IN) {
                 input type="hidden" name="to" value=(to);
+                // Without it password managers, and browsers, complain.
+                input.hidden type="text" name="username" value="trialog" autocomplete="username"
+                    tabindex="-1" aria-hidden="true" readonly;
                 label for="key" { "API key" }
                 input #key name="key" type="password" autocomplete="current-password" required
                     spellcheck="false" maxlength="512" autofocus;

@@ -3,13 +3,15 @@
 
 use maud::{Markup, html};
 
-use super::axis;
 use super::scale::Scale;
+use super::{axis, bar_path};
 use crate::dashboard::words::figure;
 use crate::stats::Series;
 use crate::stats::sketch::RELATIVE_ERROR;
 
 const BINS: usize = 48;
+/// Of a drawing, in its own units.
+const WIDTH: usize = BINS * 10;
 /// What is drawn lies between these quantiles; what is beyond is in the bins at the ends.
 const DRAWN: (f64, f64) = (0.005, 0.995);
 /// The quantiles that are told.
@@ -49,17 +51,12 @@ pub fn distribution(metric: &str, rows: &[(&str, &Series)]) -> Markup {
                     data-median=[series.quantile(0.5)] data-p90=[series.quantile(0.9)]
                     data-p99=[series.quantile(0.99)] {
                     span.label { bdi { (key) } }
-                    svg.bins width="100%" height="44" aria-hidden="true" {
-                        @for (at, share) in bins.iter().enumerate() {
-                            @if *share > 0.0 {
-                                @let height = (share / most * 42.0).max(0.8);
-                                rect x=(of_bins(at as f64)) width=(of_bins(0.9))
-                                    y=(format!("{:.1}", 44.0 - height)) height=(format!("{height:.1}")) {}
-                            }
-                        }
+                    svg.bins viewBox=(format!("0 0 {WIDTH} 44")) preserveAspectRatio="none"
+                        height="44" width="100%" aria-hidden="true" {
+                        path d=(bar_path(bins, most, 44.0)) {}
                         @for (q, _) in TOLD {
                             @if let Some(value) = series.quantile(q) {
-                                @let at = scale.percent(value);
+                                @let at = format!("{:.1}", scale.part(value) * WIDTH as f64);
                                 line.quantile.median[q == 0.5] x1=(at) x2=(at) y1="0" y2="44" {}
                             }
                         }
@@ -76,10 +73,6 @@ pub fn distribution(metric: &str, rows: &[(&str, &Series)]) -> Markup {
             (axis(&scale, figure))
         }
     }
-}
-
-fn of_bins(bins: f64) -> String {
-    format!("{:.3}%", bins / BINS as f64 * 100.0)
 }
 
 /// The share of the values in each bin. A bucket of the sketch is spread over its width, unless it holds

@@ -11,9 +11,23 @@ pub mod scale;
 pub mod spark;
 pub mod timeline;
 
+use std::fmt::Write;
+
 use maud::{Markup, html};
 
 use scale::Scale;
+
+/// Bars beside each other, each ten wide and at most `height` high, as one path.
+fn bar_path(values: &[f64], most: f64, height: f64) -> String {
+    let mut path = String::new();
+    for (at, value) in values.iter().enumerate() {
+        if *value > 0.0 {
+            let top = height - (value / most * height).clamp(1.0, height);
+            let _infallible = write!(path, "M{} {height}V{top:.1}h9V{height}z", at * 10);
+        }
+    }
+    path
+}
 
 /// The axis below the rows of a plot.
 pub fn axis(scale: &Scale, label: impl Fn(f64) -> String) -> Markup {
@@ -38,5 +52,19 @@ fn anchor(scale: &Scale, tick: f64) -> &'static str {
         low if low < 0.06 => "start",
         high if high > 0.94 => "end",
         _ => "middle",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_bar_is_as_high_as_it_gets() {
+        assert_eq!(
+            bar_path(&[0.0, 1.0, 2.0, 1e-9], 2.0, 20.0),
+            "M10 20V10.0h9V20zM20 20V0.0h9V20zM30 20V19.0h9V20z"
+        );
+        assert_eq!(bar_path(&[0.0; 60], 1.0, 20.0), "");
     }
 }

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::bar_path;
 use crate::dashboard::words;
 
 /// Counts in equal steps of a time.
@@ -32,15 +33,9 @@ pub fn timeline(counts: &Counts<'_>) -> Markup {
             @for (key, counts, entry_count) in &counts.variants {
                 div.row data-plot="timeline" data-variant=(key) data-count=(entry_count) {
                     span.label { bdi { (key) } }
-                    svg.area viewBox=(format!("0 0 {steps} 40")) preserveAspectRatio="none" height="40"
-                        width="100%" aria-hidden="true" {
-                        @for (at, count) in counts.iter().enumerate() {
-                            @if *count > 0.0 {
-                                @let height = (count / most * 39.0).max(0.8);
-                                rect x=(at) y=(format!("{:.1}", 40.0 - height)) width="0.86"
-                                    height=(format!("{height:.1}")) {}
-                            }
-                        }
+                    svg.area viewBox=(format!("0 0 {} 40", steps * 10)) preserveAspectRatio="none"
+                        height="40" width="100%" aria-hidden="true" {
+                        path d=(bar_path(counts, most, 39.0)) {}
                     }
                     span.figures { (words::of(*entry_count, "entry", "entries")) }
                 }
