@@ -142,6 +142,7 @@ pub fn made(made: &Made<'_>) -> Markup {
         h1 { "The key " bdi { "“" (made.name) "”" } }
         section.card aria-label="The key" {
             p.warning-box { "Copy it now: it is shown this once, and can't be shown again." }
+            h2 { "Its text" }
             (copied("key", "Key", made.key))
         }
         @if made.may_ingest {
