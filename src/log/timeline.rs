@@ -101,7 +101,7 @@ impl Timeline {
         key: &str,
         positions: impl Iterator<Item = u64>,
         blocks: &[Block],
-        last_ms: u64,
+        (min_ms, max_ms): (u64, u64),
     ) {
         let mut counts = vec![0_u64; blocks.len()];
         let mut at = 0;
@@ -117,9 +117,10 @@ impl Timeline {
             }
         }
         for (at, (block, count)) in blocks.iter().zip(counts).enumerate() {
-            let next_ms = blocks.get(at + 1).map(|next| next.id.timestamp_ms());
-            let begin_ms = block.id.timestamp_ms();
-            let end_ms = next_ms.unwrap_or(last_ms).max(begin_ms);
+            // An id's time may run ahead of the clock.
+            let time_of = |block: &Block| block.id.timestamp_ms().clamp(min_ms, max_ms);
+            let begin_ms = time_of(block);
+            let end_ms = blocks.get(at + 1).map_or(max_ms, time_of).max(begin_ms);
             self.spread(key, begin_ms, end_ms, count as f64);
         }
     }
@@ -178,9 +179,10 @@ impl LogView {
             drop(index);
             return self.add_read(few, disk, timeline);
         }
+        let times = (figures.received_at_ms_min, figures.received_at_ms_max);
         for variant in &index.variants {
             let positions = variant.postings.iter().take_while(|at| *at < end);
-            timeline.spread_blocks(&variant.key, positions, blocks, figures.received_at_ms_max);
+            timeline.spread_blocks(&variant.key, positions, blocks, times);
         }
         Ok(())
     }
@@ -207,13 +209,13 @@ impl LogView {
         let segment = closed.open(&**disk)?;
         if let Some(footer) = segment.footer() {
             for (key, _, positions) in footer.variants() {
-                timeline.spread_blocks(key, positions, &index.blocks, max_ms);
+                timeline.spread_blocks(key, positions, &index.blocks, (min_ms, max_ms));
             }
             return Ok(());
         }
         for variant in &segment.fold().index.variants {
             let positions = variant.postings.iter();
-            timeline.spread_blocks(&variant.key, positions, &index.blocks, max_ms);
+            timeline.spread_blocks(&variant.key, positions, &index.blocks, (min_ms, max_ms));
         }
         Ok(())
     }
@@ -296,7 +298,7 @@ mod tests {
         let blocks = [block(1000, 512), block(1200, 1000), block(1300, 2000)];
         let mut timeline = Timeline::new(SPAN);
         let positions = [512, 600, 700, 999, 1000, 2000, 2008];
-        timeline.spread_blocks("A", positions.into_iter(), &blocks, 1399);
+        timeline.spread_blocks("A", positions.into_iter(), &blocks, (1000, 1399));
         let expected = [("A".into(), vec![2.0, 2.0, 1.0, 2.0])];
         assert_eq!(timeline.variants, expected);
     }

@@ -78,6 +78,7 @@ mod store;
 mod supervised;
 mod tail;
 mod tidy;
+mod timeline;
 mod tls;
 mod torn;
 mod whole_files;
