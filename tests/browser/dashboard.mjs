@@ -75,7 +75,9 @@ const look = async (name) => {
     }
     await page.setViewportSize({ width: 1280, height: 800 });
     if (TRIALOG_SCREENSHOTS) {
+      if (name === "experiment") await page.setViewportSize({ width: 1280, height: 1640 });
       await page.screenshot({ path: `${TRIALOG_SCREENSHOTS}/${name}-${colorScheme}.png` });
+      await page.setViewportSize({ width: 1280, height: 800 });
     }
   }
   await page.emulateMedia({ colorScheme: "light" });

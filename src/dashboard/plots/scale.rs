@@ -10,6 +10,8 @@ pub struct Scale {
 /// Steps between ticks, within a power of ten.
 const STEPS: [f64; 4] = [1.0, 2.0, 5.0, 10.0];
 const TICKS_MAX: f64 = 5.0;
+/// Far from where doubles lose their digits.
+const ROOM_MIN: f64 = 1e-300;
 
 impl Scale {
     /// A scale on which all of these values are, with some room to both sides.
@@ -24,11 +26,13 @@ impl Scale {
                 high: 1.0,
             };
         }
-        let room = match (high - low) * 0.04 {
+        // Wide enough to be told apart, also where all values are the same.
+        let room = match high - low {
             0.0 if low == 0.0 => 1.0,
             0.0 => low.abs() * 0.1,
-            room => room,
+            len => (len * 0.04).max(low.abs().max(high.abs()) * 1e-9),
         };
+        let room = room.max(ROOM_MIN);
         let (low, high) = (low - room, high + room);
         match low.is_finite() && high.is_finite() && (high - low).is_finite() {
             true => Self { low, high },
