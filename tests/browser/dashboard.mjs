@@ -207,6 +207,7 @@ if (shots) {
     await page.emulateMedia({ colorScheme });
     await page.locator(".metrics > section").first().screenshot({ path: `${shots}/metric-${colorScheme}.png` });
     await page.setViewportSize({ width: 360, height: 740 });
+    await page.evaluate(() => scrollTo(0, 0));
     await page.screenshot({ path: `${shots}/experiment-small-${colorScheme}.png` });
     await page.setViewportSize({ width: 1280, height: 800 });
   }
@@ -215,13 +216,33 @@ if (shots) {
 step("looks at the operation");
 await page.getByRole("link", { name: "Operation" }).click();
 await page.getByText("live", { exact: true }).waitFor();
-if (shots) {
-  for (let n = 0; n < 6; n += 1) {
-    await log(key, lines.slice(0, 100));
-    await page.waitForTimeout(2000);
+// Something to be seen in pictures.
+const traffic = setInterval(() => {
+  if (!shots) return;
+  for (const line of lines.slice(0, 1 + Math.random() * 12)) {
+    fetch(`${TRIALOG_URL}/experiment/${SLUG}/log`, {
+      method: "POST",
+      headers: { "x-api-key": key, "content-type": "application/json" },
+      body: line,
+    }).catch(() => {});
   }
-}
+}, 60);
+if (shots) await page.waitForTimeout(60_000);
 await look("operation");
+clearInterval(traffic);
+// More experiments, for pictures: the last of them with too few of one variant, and an unknown one.
+for (const [at, slug] of (shots ? ["chat-tone", "search-ranker", "summary-length", "triage"] : []).entries()) {
+  const ask = (method, path, body) =>
+    fetch(`${TRIALOG_URL}/experiment/${slug}${path}`, {
+      method,
+      headers: { "x-api-key": TRIALOG_KEY, "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  await ask("PUT", "", { variants: ["A", "B"] });
+  const one = (n) => ({ variantKey: n % (at === 3 ? 5 : 2) ? "A" : "B", metrics: { score: n % 7 } });
+  await ask("POST", "/logs", Array.from({ length: 400 * (at + 1) ** 2 }, (_, n) => one(n)));
+  if (at === 3) await ask("POST", "/log", { variantKey: "C" });
+}
 await page.goto(`${TRIALOG_URL}/ui/experiments?q=alpaca`);
 await page.getByRole("link", { name: SLUG, exact: true }).waitFor();
 await page.goto(`${TRIALOG_URL}/ui/experiments`);

@@ -53,7 +53,7 @@ pub fn distribution(metric: &str, rows: &[(&str, &Series)]) -> Markup {
                     span.label { bdi { (key) } }
                     svg.bins viewBox=(format!("0 0 {WIDTH} 44")) preserveAspectRatio="none"
                         height="44" width="100%" aria-hidden="true" {
-                        path d=(bar_path(bins, most, 44.0)) {}
+                        path d=(bar_path(bins, most, 44.0, 0.0)) {}
                         @for (q, _) in TOLD {
                             @if let Some(value) = series.quantile(q) {
                                 @let at = format!("{:.1}", scale.part(value) * WIDTH as f64);

@@ -17,12 +17,14 @@ use maud::{Markup, html};
 
 use scale::Scale;
 
-/// Bars beside each other, each ten wide and at most `height` high, as one path.
-fn bar_path(values: &[f64], most: f64, height: f64) -> String {
+/// Bars beside each other, each ten wide and at most `height` high, as one path. Values of `seen` and more
+/// are never too low to be seen.
+fn bar_path(values: &[f64], most: f64, height: f64, seen: f64) -> String {
     let mut path = String::new();
     for (at, value) in values.iter().enumerate() {
         if *value > 0.0 {
-            let top = height - (value / most * height).clamp(1.0, height);
+            let least = if *value >= seen { 1.0 } else { 0.0 };
+            let top = height - (value / most * height).clamp(least, height);
             let _infallible = write!(path, "M{} {height}V{top:.1}h9V{height}z", at * 10);
         }
     }
@@ -61,10 +63,16 @@ mod tests {
 
     #[test]
     fn the_largest_bar_is_as_high_as_it_gets() {
+        let values = [0.0, 1.0, 2.0, 1e-9];
+        let path = "M10 20V10.0h9V20zM20 20V0.0h9V20zM30 20V";
         assert_eq!(
-            bar_path(&[0.0, 1.0, 2.0, 1e-9], 2.0, 20.0),
-            "M10 20V10.0h9V20zM20 20V0.0h9V20zM30 20V19.0h9V20z"
+            bar_path(&values, 2.0, 20.0, 0.0),
+            format!("{path}19.0h9V20z")
         );
-        assert_eq!(bar_path(&[0.0; 60], 1.0, 20.0), "");
+        assert_eq!(
+            bar_path(&values, 2.0, 20.0, 1.0),
+            format!("{path}20.0h9V20z")
+        );
+        assert_eq!(bar_path(&[0.0; 60], 1.0, 20.0, 0.0), "");
     }
 }

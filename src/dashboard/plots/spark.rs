@@ -19,7 +19,7 @@ pub fn spark(counts: &[f64], words: &str) -> Markup {
         svg.spark viewBox=(format!("0 0 {} 24", bars.len().max(1) * 10)) preserveAspectRatio="none"
             role="img" aria-label=(words) {
             line.base x1="0" x2="100%" y1="23.5" y2="23.5" {}
-            @if most > 0.0 { path d=(bar_path(&bars, most, 23.0)) {} }
+            @if most > 0.0 { path d=(bar_path(&bars, most, 23.0, 0.9)) {} }
         }
     }
 }

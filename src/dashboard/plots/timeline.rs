@@ -35,7 +35,7 @@ pub fn timeline(counts: &Counts<'_>) -> Markup {
                     span.label { bdi { (key) } }
                     svg.area viewBox=(format!("0 0 {} 40", steps * 10)) preserveAspectRatio="none"
                         height="40" width="100%" aria-hidden="true" {
-                        path d=(bar_path(counts, most, 39.0)) {}
+                        path d=(bar_path(counts, most, 39.0, 0.9)) {}
                     }
                     span.figures { (words::of(*entry_count, "entry", "entries")) }
                 }
