@@ -1,7 +1,7 @@
 # trialog in a container: docker build -t trialog .
 # The images that it is built with and runs on; others of the same libc do as well.
 ARG BUILD=rust:1-slim-bookworm
-ARG BASE=gcr.io/distroless/cc-debian12:nonroot
+ARG BASE=debian:bookworm-slim
 
 FROM ${BUILD} AS build
 WORKDIR /src
@@ -18,7 +18,7 @@ VOLUME /data
 # TLS, TRIALOG_INSECURE=true: without either it says so and doesn't start.
 ENV TRIALOG_DATA=/data TRIALOG_LISTEN=0.0.0.0:7171
 EXPOSE 7171
-# There is no HEALTHCHECK, as nothing in here could ask: /health and /ready are for who runs it. SIGTERM, which
+# There is no HEALTHCHECK, as nothing in here asks: /health and /ready are for who runs it. SIGTERM, which
 # Docker stops it with, ends it cleanly; give it time for that (--stop-timeout 90).
 ENTRYPOINT ["/usr/bin/trialog"]
 CMD ["serve"]

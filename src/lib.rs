@@ -77,6 +77,7 @@
 //! | [`cli`] | the commands: one small file each, glue only | |
 //! | `bench` | the load generator: measures a server, and audits it | the server's insides: it asks it over sockets, and reads its files with [`offline`] |
 //! | [`http`] | requests in, answers out | files: neither [`log`] nor [`journal`] nor [`fs`] |
+//! | [`dashboard`] | the pages and plots for people: figures in, HTML and SVG out; pure | requests, files, a runtime |
 //! | [`auth`] | whose request it is, and what it may do; the key file | experiments, logs |
 //! | [`offline`] | replay, verify, repair, backup and inspect from files alone | HTTP, a runtime |
 //! | [`experiment`] | the store, and an actor for each experiment in use: the only place where async meets the log | HTTP, keys |
@@ -92,6 +93,7 @@
 pub mod auth;
 mod bench;
 pub mod cli;
+pub mod dashboard;
 pub mod entry_json;
 pub mod experiment;
 pub mod fs;

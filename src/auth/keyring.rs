@@ -13,6 +13,7 @@ use subtle::ConstantTimeEq;
 use wildmatch::WildMatch;
 
 use super::keyfile::{self, KeyRecord};
+use super::session::{Holder, Sessions};
 use super::{AuthError, Principal, Scope};
 use crate::entry_json::rfc3339_ms;
 use crate::fs::Host;
@@ -25,7 +26,7 @@ const BEARER: &[u8] = b"bearer ";
 /// The id of a first key that the operator chose.
 const BOOTSTRAP_ID: &str = "bootstrap";
 const BOOTSTRAP_LEN_MIN: usize = 32;
-const KEY_LEN_MAX: usize = 512;
+pub(super) const KEY_LEN_MAX: usize = 512;
 const NAME_BYTES_MAX: usize = 200;
 const GLOBS_MAX: usize = 100;
 const GLOB_BYTES_MAX: usize = 128;
@@ -96,10 +97,13 @@ pub struct Keyring {
     keys: RwLock<HashMap<Box<str>, Key>>,
     /// Held while the file is replaced.
     changing: Mutex<()>,
+    /// Of those who signed in with a key.
+    pub(super) sessions: Sessions,
 }
 
+/// A key.
 #[derive(Clone)]
-struct Key {
+pub(super) struct Key {
     /// Its place in the order in which they were made, which a clock set back doesn't change.
     place: u64,
     record: KeyRecord,
@@ -131,6 +135,7 @@ impl Keyring {
             path,
             keys: RwLock::new(keys),
             changing: Mutex::default(),
+            sessions: Sessions::default(),
         };
         Ok((keyring, is_known))
     }
@@ -160,6 +165,15 @@ impl Keyring {
     }
 
     fn find(&self, text: &[u8]) -> Result<Arc<Principal>, AuthError> {
+        self.find_key(text, |key| key.principal.clone())
+    }
+
+    /// What `take` wants of the key with this text, if it is in force.
+    pub(super) fn find_key<T>(
+        &self,
+        text: &[u8],
+        take: impl FnOnce(&Key) -> T,
+    ) -> Result<T, AuthError> {
         let sha256: [u8; 32] = Sha256::digest(text).into();
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let key = id_of(text).and_then(|id| keys.get(id));
@@ -167,13 +181,33 @@ impl Keyring {
             .or_else(|| keys.get(BOOTSTRAP_ID))
             .ok_or(AuthError::Invalid)?;
         let is_same: bool = key.sha256.ct_eq(&sha256).into();
-        let now_ms = self.host.clock.now_ms();
+        let now_ms = self.now_ms();
         if is_same && key.principal.is_valid_at(now_ms) {
             key.principal.use_at(now_ms);
-            Ok(key.principal.clone())
+            Ok(take(key))
         } else {
             Err(AuthError::Invalid)
         }
+    }
+
+    /// Who holds the key with this id, if it is in force.
+    pub fn holder(&self, id: &str) -> Result<Holder, AuthError> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let key = keys.get(id).ok_or(AuthError::Invalid)?;
+        let now_ms = self.now_ms();
+        if !key.principal.is_valid_at(now_ms) {
+            return Err(AuthError::Invalid);
+        }
+        key.principal.use_at(now_ms);
+        Ok(Holder::of(key))
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.host.clock.now_ms()
+    }
+
+    pub(super) fn random(&self) -> io::Result<u64> {
+        self.host.entropy.next_u64()
     }
 
     /// Makes a key: durable when this returns, with its text, which is nowhere else.
@@ -337,6 +371,16 @@ impl Key {
         KeyRecord {
             last_used_at_ms: self.principal.used_at_ms(),
             ..self.record.clone()
+        }
+    }
+}
+
+impl Holder {
+    pub(super) fn of(key: &Key) -> Self {
+        Self {
+            id: key.record.id.clone(),
+            name: key.record.name.clone(),
+            principal: key.principal.clone(),
         }
     }
 }

@@ -2,8 +2,10 @@
 
 mod keyfile;
 mod keyring;
+mod session;
 
 pub use keyring::{KeyInfo, Keyring, KeyringError, NewKey, check_own_key};
+pub use session::{Holder, SESSION_COOKIE, SESSION_SECONDS};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -11,6 +11,7 @@ pub mod error;
 pub mod figures;
 mod figures_memory;
 pub mod folder;
+pub mod glance;
 mod inflight;
 pub mod log_figures;
 mod news;

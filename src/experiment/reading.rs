@@ -9,6 +9,7 @@ use super::registry::Handle;
 use super::store::Store;
 use crate::log::cursor::LogCursor;
 pub use crate::log::cursor::{EntryRef, Lost, Met};
+pub use crate::log::index::variant_key_of;
 pub use crate::log::select::{Order, Selection};
 use crate::model::{LogId, Slug};
 
@@ -91,6 +92,11 @@ impl Sink for Any {
 }
 
 impl Reader {
+    /// How much was read so far, of segments and their footers.
+    pub fn read_bytes(&self) -> u64 {
+        self.0.reading().bytes
+    }
+
     /// All entries up to this one were durable when it began.
     pub(super) fn through(&self) -> Option<LogId> {
         self.0.through()

@@ -15,6 +15,7 @@ use super::actor::{Actor, Ended, Message, Shared, Stop, Told};
 use super::blocking::blocking;
 use super::definition::{self, DefinitionFile};
 use super::error::ReadError;
+use super::glance::{Glance, Glances};
 use super::log_figures::LogFigures;
 use super::news::{Listener, News};
 use super::retention::KnownLimits;
@@ -73,6 +74,8 @@ struct Slot {
     news: Arc<News>,
     /// How much of its log it keeps.
     limits: Arc<KnownLimits>,
+    /// What was seen of it when it was looked at last.
+    glances: Glances,
     /// The experiment's life, shared by all that ever wrote for it in this process.
     incarnation: OnceLock<Arc<Incarnation>>,
 }
@@ -165,6 +168,36 @@ impl Registry {
         slots.by_slug.get(slug).map(|slot| slot.limits.clone())
     }
 
+    /// What was seen of an experiment that is not in use, and hasn't changed since.
+    pub fn glance(&self, slug: &Slug) -> Option<Arc<Glance>> {
+        let slot = self.slots().by_slug.get(slug)?.clone();
+        match slot.handle() {
+            Some(_) => None,
+            None => slot.glances.get(),
+        }
+    }
+
+    /// Takes note that an experiment's definition was changed.
+    pub fn note_change(&self, slug: &Slug) {
+        if let Some(slot) = self.slots().by_slug.get(slug) {
+            slot.glances.change();
+        }
+    }
+
+    /// Takes note of an entry whose variant isn't one of the experiment's.
+    pub fn note_unknown_variant(&self, slug: &Slug) {
+        if let Some(slot) = self.slots().by_slug.get(slug) {
+            slot.glances.unknown_variants.add(1);
+        }
+    }
+
+    /// How many requests named a variant that isn't one of the experiment's, since the process began.
+    pub fn unknown_variant_count(&self, slug: &Slug) -> u64 {
+        let slots = self.slots();
+        let slot = slots.by_slug.get(slug);
+        slot.map_or(0, |slot| slot.glances.unknown_variants.get())
+    }
+
     /// The handle of an experiment's actor, if it is there.
     pub fn live_handle(&self, slug: &Slug) -> Option<Handle> {
         self.slots().by_slug.get(slug)?.handle()
@@ -233,6 +266,11 @@ impl Handle {
             let _ended = stopped.await;
         }
         drop(self.slot.turn.lock().await);
+    }
+
+    /// What was seen of the experiment.
+    pub fn glances(&self) -> &Glances {
+        &self.slot.glances
     }
 
     /// The experiment, until it is deleted.
@@ -360,6 +398,7 @@ async fn run(slot: Arc<Slot>, mut actor: Actor, mut mailbox: mpsc::Receiver<Mess
             drop(turn);
             continue;
         }
+        slot.glances.leave(actor.view().state());
         slot.set_live(None);
         debug!("actor left");
         drop(actor);

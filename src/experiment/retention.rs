@@ -178,10 +178,6 @@ impl ClockWatch {
 }
 
 impl Store {
-    fn now_ms(&self) -> u64 {
-        self.shared.host.clock.now_ms()
-    }
-
     /// Drops what no experiment's retention keeps any more at this time, in milliseconds since 1970, and
     /// says how much that was; to be called now and then. An experiment where it fails is tried again the
     /// next time.

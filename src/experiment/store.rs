@@ -271,7 +271,11 @@ impl Store {
                 .await
                 .map_err(AppendError::from)?;
         }
-        answer.await.unwrap_or(Err(AppendError::Failed))
+        let answered = answer.await.unwrap_or(Err(AppendError::Failed));
+        if let Err(AppendError::UnknownVariant { .. }) = answered {
+            self.registry.note_unknown_variant(slug);
+        }
+        answered
     }
 
     /// The entry `id`.
@@ -298,6 +302,7 @@ impl Store {
             let description = self
                 .ask(slug, |reply| Message::Define(definition.into(), reply))
                 .await??;
+            self.registry.note_change(slug);
             let created = false;
             return Ok(Defined {
                 created,

@@ -88,6 +88,7 @@ codes! {
     ScopeMissing FORBIDDEN "scope_missing",
     ExperimentForbidden FORBIDDEN "experiment_forbidden",
     KeyRestricted FORBIDDEN "key_restricted",
+    ForeignOrigin FORBIDDEN "foreign_origin",
     NotFound NOT_FOUND "not_found",
     ExperimentNotFound NOT_FOUND "experiment_not_found",
     LogNotFound NOT_FOUND "log_not_found",

@@ -142,6 +142,18 @@ impl HttpMetrics {
         }
     }
 
+    /// How long requests for single entries took.
+    pub fn appends(&self) -> Option<&Histogram> {
+        let route = self.routes.get(Action::Append as usize)?;
+        Some(&route.duration_us)
+    }
+
+    /// Answers of 500 and above.
+    pub fn failed_count(&self) -> u64 {
+        let failed = self.routes.iter().filter_map(|route| route.by_class.last());
+        failed.map(Counter::get).sum()
+    }
+
     /// Adds them to the text.
     pub fn write(&self, text: &mut Text) {
         let mut family = text.counter(

@@ -4,6 +4,7 @@ mod accept;
 mod body;
 mod caller;
 mod coding;
+mod dashboard;
 pub mod error;
 pub mod framing;
 mod handlers;

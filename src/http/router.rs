@@ -26,6 +26,7 @@ enum Endpoint {
     Key,
     Metrics,
     OpenApi,
+    Dashboard,
 }
 
 /// What a request asks for.
@@ -52,10 +53,14 @@ pub enum Action {
     RevokeKey,
     Metrics,
     OpenApi,
+    /// A page of the dashboard.
+    Look,
+    /// A form of the dashboard.
+    Act,
 }
 
 /// Each action, with the method and the path that ask for it.
-pub const ACTIONS: [(Action, &str, &str); 20] = [
+pub const ACTIONS: [(Action, &str, &str); 22] = [
     (Action::Health, "GET", "/health"),
     (Action::Ready, "GET", "/ready"),
     (Action::ListExperiments, "GET", "/experiments"),
@@ -76,6 +81,8 @@ pub const ACTIONS: [(Action, &str, &str); 20] = [
     (Action::RevokeKey, "DELETE", "/keys/:id"),
     (Action::Metrics, "GET", "/metrics"),
     (Action::OpenApi, "GET", "/openapi.json"),
+    (Action::Look, "GET", "/ui/:page"),
+    (Action::Act, "POST", "/ui/:page"),
 ];
 
 /// A path that names something.
@@ -121,6 +128,8 @@ impl Router {
             ("/keys/{id}", Endpoint::Key),
             ("/metrics", Endpoint::Metrics),
             ("/openapi.json", Endpoint::OpenApi),
+            ("/", Endpoint::Dashboard),
+            ("/ui/{*page}", Endpoint::Dashboard),
         ] {
             let inserted = router.insert(path, endpoint);
             debug_assert!(inserted.is_ok(), "the paths above don't conflict");
@@ -151,6 +160,11 @@ impl Place<'_> {
         matches!(self.endpoint, Endpoint::Health | Endpoint::Ready)
     }
 
+    /// Whether it is a page of the dashboard, whose visitors have a session in place of a key.
+    pub fn is_dashboard(&self) -> bool {
+        self.endpoint == Endpoint::Dashboard
+    }
+
     /// Whether a key may come as `authorization: Bearer`, too: Prometheus can't send other headers
     /// before its version 3.
     pub fn takes_bearer(&self) -> bool {
@@ -176,6 +190,7 @@ impl Place<'_> {
             Endpoint::Key => "/keys/{id}",
             Endpoint::Metrics => "/metrics",
             Endpoint::OpenApi => "/openapi.json",
+            Endpoint::Dashboard => "/ui/{page}",
         }
     }
 
@@ -202,6 +217,8 @@ impl Place<'_> {
             Endpoint::Keys if method == Method::POST => Action::CreateKey,
             Endpoint::Metrics if is_get => Action::Metrics,
             Endpoint::OpenApi if is_get => Action::OpenApi,
+            Endpoint::Dashboard if is_get => Action::Look,
+            Endpoint::Dashboard if method == Method::POST => Action::Act,
             Endpoint::Key if method == Method::DELETE => Action::RevokeKey,
             _ => return Err(ApiError::method_not_allowed(self.allow())),
         };
@@ -237,7 +254,7 @@ impl Place<'_> {
             | Endpoint::OpenApi => "GET, HEAD",
             Endpoint::Experiment => "GET, HEAD, PUT, DELETE",
             Endpoint::Log => "POST",
-            Endpoint::Logs | Endpoint::Keys => "GET, HEAD, POST",
+            Endpoint::Logs | Endpoint::Keys | Endpoint::Dashboard => "GET, HEAD, POST",
             Endpoint::Key => "DELETE",
         }
     }
@@ -259,7 +276,9 @@ impl Action {
             | Self::GetSegment
             | Self::Stats
             | Self::Report
-            | Self::Metrics => Scope::Read,
+            | Self::Metrics
+            | Self::Look
+            | Self::Act => Scope::Read,
             Self::Define | Self::Delete => Scope::Admin,
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
         };
@@ -297,7 +316,10 @@ mod tests {
             ("POST", "/experiment/a/log/", Err("not_found")),
             ("POST", "/experiment//log", Err("not_found")),
             ("POST", "/experiment/a/b/log", Err("not_found")),
-            ("GET", "/", Err("not_found")),
+            ("GET", "/", Ok(Action::Look)),
+            ("POST", "/ui/sign-in", Ok(Action::Act)),
+            ("GET", "/ui/experiment/a/edit", Ok(Action::Look)),
+            ("GET", "/ui", Err("not_found")),
         ] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             let found = router.find(path).and_then(|place| place.action(&method));

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,8 @@ pub struct AppState {
     /// Whether the server is going down: what would go on for ever ends then.
     pub(super) is_ending: watch::Sender<bool>,
     pub(super) request_ids: RequestIds,
+    /// Whether clients come by TLS.
+    is_tls: AtomicBool,
 }
 
 impl AppState {
@@ -82,6 +84,7 @@ impl AppState {
             limits: RwLock::new(Arc::new(limits)),
             router: Router::new(),
             request_ids: RequestIds::new(),
+            is_tls: AtomicBool::new(false),
         }
     }
 
@@ -89,6 +92,11 @@ impl AppState {
     pub fn limits(&self) -> Arc<Limits> {
         let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner);
         limits.clone()
+    }
+
+    /// Whether clients come by TLS, as far as this server knows.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls.load(Ordering::Relaxed)
     }
 
     /// Other bounds hold for requests from now on. How many connections and tails there may be, and
@@ -137,6 +145,7 @@ pub async fn serve_tls(
     state: Arc<AppState>,
     shutdown: impl Future<Output = ()>,
 ) {
+    state.is_tls.store(tls.is_some(), Ordering::Relaxed);
     let connections = Connections::new(state, tls);
     tokio::select! {
         () = connections.accept(&listener) => {}

@@ -14,6 +14,7 @@ use tracing::{debug, error, warn};
 use super::body;
 use super::caller::{self, Names};
 use super::coding::Coding;
+use super::dashboard::Visit;
 use super::error::{ApiError, ApiResult, Code};
 use super::framing::Ambiguity;
 use super::handlers::Work;
@@ -188,6 +189,21 @@ fn check(
         return Err(ApiError::overloaded(Limit::InflightRequests, message));
     }
     check_head(&request, &limits)?;
+    if let Ok(place) = &place
+        && place.is_dashboard()
+    {
+        let action = place.action(method)?;
+        teller.action = Some(action);
+        check_framing(from.ambiguity, &request)?;
+        let (head, body) = request.into_parts();
+        return Ok(Work::Dashboard(Box::new(Visit {
+            request: Request::from_parts(head, ()),
+            body: Some(body),
+            address: from.address,
+            now: teller.begun.saturating_duration_since(state.begun),
+            limits,
+        })));
+    }
     let headers = request.headers();
     let by_bearer = place.as_ref().is_ok_and(Place::takes_bearer) && !headers.contains_key(API_KEY);
     let principal = match by_bearer {

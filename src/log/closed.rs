@@ -67,6 +67,13 @@ pub(super) struct ClosedIndex {
     read_bytes: u64,
 }
 
+impl ClosedIndex {
+    /// How many entries each variant has.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.variants.iter().map(|one| (&*one.key, one.count))
+    }
+}
+
 impl ClosedSegment {
     /// A closed segment that was there before.
     pub fn new(header: SegmentHeader, path: PathBuf, frames_end: u64) -> Self {

@@ -23,6 +23,7 @@ pub mod scan;
 pub mod segment;
 pub mod segment_file;
 pub mod select;
+pub mod timeline;
 pub mod ulid;
 pub mod view;
 pub mod writer;

@@ -51,6 +51,15 @@ pub struct ActiveSegment {
     index: RwLock<SegmentIndex>,
 }
 
+/// How far a log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewState {
+    /// The number of its last segment, and where that durably ends.
+    end: Option<(u64, u64)>,
+    /// The first segment that was not dropped.
+    first_number: u64,
+}
+
 /// What a log holds.
 #[derive(Debug, Default)]
 pub struct LogSummary {
@@ -95,6 +104,19 @@ impl LogView {
         let is_kept = |closed: &Arc<ClosedSegment>| closed.header.number >= first_number;
         if !segments.closed.iter().all(is_kept) {
             Arc::make_mut(&mut segments.closed).retain(is_kept);
+        }
+    }
+
+    /// What tells whether anything was appended or dropped meanwhile, from memory alone.
+    pub fn state(&self) -> ViewState {
+        let segments = self.snapshot();
+        let closed = segments.closed.last();
+        let closed = closed.map(|closed| (closed.header.number, closed.frames_end));
+        let active = segments.active.as_ref();
+        let active = active.map(|active| (active.header.number, active.file.durable_end()));
+        ViewState {
+            end: active.or(closed),
+            first_number: segments.first_number,
         }
     }
 

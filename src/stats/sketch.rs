@@ -120,22 +120,9 @@ impl Sketch {
     /// for a rank beyond the end; `None` when nothing was counted, or when that value is among those
     /// that share a bucket since there were too many.
     pub fn at_rank(&self, rank: u64) -> Option<f64> {
-        let (nearest_below, nearest_above) =
-            (self.shared(&self.negative), self.shared(&self.positive));
-        let negative = self.negative.buckets.iter().rev();
-        let negative = negative.map(|(bucket, count)| {
-            let is_known = nearest_below != Some(*bucket);
-            (is_known.then(|| -value_of(*bucket)), *count)
-        });
-        let zero = (self.zero_count > 0).then_some((Some(0.0), self.zero_count));
-        let positive = self.positive.buckets.iter();
-        let positive = positive.map(|(bucket, count)| {
-            let is_known = nearest_above != Some(*bucket);
-            (is_known.then(|| value_of(*bucket)), *count)
-        });
         let mut before = 0;
         let mut last = None;
-        for (value, count) in negative.chain(zero).chain(positive) {
+        for (value, count) in self.values() {
             before += count;
             last = value;
             if rank < before {
@@ -143,6 +130,25 @@ impl Sketch {
             }
         }
         last
+    }
+
+    /// The values of all buckets, rising, each with how many were counted there; `None` for those that
+    /// share a bucket since there were too many. A value is its bucket's end nearer to zero.
+    pub fn values(&self) -> impl Iterator<Item = (Option<f64>, u64)> {
+        let (nearest_below, nearest_above) =
+            (self.shared(&self.negative), self.shared(&self.positive));
+        let negative = self.negative.buckets.iter().rev();
+        let negative = negative.map(move |(bucket, count)| {
+            let is_known = nearest_below != Some(*bucket);
+            (is_known.then(|| -value_of(*bucket)), *count)
+        });
+        let zero = (self.zero_count > 0).then_some((Some(0.0), self.zero_count));
+        let positive = self.positive.buckets.iter();
+        let positive = positive.map(move |(bucket, count)| {
+            let is_known = nearest_above != Some(*bucket);
+            (is_known.then(|| value_of(*bucket)), *count)
+        });
+        negative.chain(zero).chain(positive)
     }
 
     /// The bucket that may have values of others: the one nearest to zero, once there are as many as are

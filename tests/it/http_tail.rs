@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use trialog::auth::{Keyring, NewKey, Scope};
+use trialog::auth::{Keyring, NewKey, SESSION_COOKIE, Scope};
 use trialog::experiment::{Store, StoreOptions};
 use trialog::fs::real;
 use trialog::http::{AppState, Limits, serve};
@@ -330,6 +330,39 @@ async fn a_key_that_is_revoked_or_ends_ends_its_tails() {
         assert_eq!(end.json()["error"]["code"], "api_key_invalid");
         assert_eq!(behind, None);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_key_is_revoked_ends_its_tails() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, address) = with_quick_beats(dir.path()).await;
+    let new = NewKey {
+        name: "tail".into(),
+        scopes: vec![Scope::Read],
+        experiments: Vec::new(),
+        expires_at_ms: None,
+    };
+    let (info, key) = state.keyring.create(new).unwrap();
+    let (_, token) = state.keyring.sign_in(key.as_bytes()).unwrap().unwrap();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut client = Client::connect(address).unwrap();
+        let head = format!(
+            "GET /ui/experiment/demo/tail HTTP/1.1\r\nhost: t\r\ncookie: {SESSION_COOKIE}={token}\r\n\r\n"
+        );
+        client.send_raw(head.as_bytes()).unwrap();
+        assert_eq!(client.read_head().unwrap().status, 200);
+        let text = Vec::new();
+        let mut events = Events { client, text };
+        assert!(events.block().unwrap().starts_with("retry: "));
+        assert_eq!(events.block().unwrap(), ":\n\n", "a beat");
+        events
+    });
+    let mut events = read.await.unwrap();
+    state.keyring.revoke(&info.id).unwrap();
+    let end = tokio::task::spawn_blocking(move || events.event());
+    let end = end.await.unwrap().unwrap();
+    assert_eq!(end.name, "end");
+    assert_eq!(end.json()["error"]["code"], "api_key_invalid");
 }
 
 /// Passes connections on to a server that may be another one later.

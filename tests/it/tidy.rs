@@ -40,11 +40,14 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "stats",
         ],
     ),
+    // Figures in, HTML out.
+    ("dashboard", &["entry_json", "model", "stats"]),
     ("auth", &["entry_json", "fs", "json_file", "model"]),
     (
         "http",
         &[
             "auth",
+            "dashboard",
             "entry_json",
             "experiment",
             "metrics",
@@ -82,6 +85,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap::", &["cli/", "main.rs"]),
     ("toml::", &["cli/settings"]),
     ("rustls::", &["http/tls.rs", "cli/client_tls.rs"]),
+    ("maud::", &["dashboard/", "http/dashboard/"]),
+    ("hmac::", &["auth/session.rs"]),
     ("statrs::", &["stats/"]),
     ("num_bigint::", &["stats/"]),
     (" ::csv::", &["offline/export/csv.rs"]),

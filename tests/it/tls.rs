@@ -181,6 +181,26 @@ fn health(stream: &mut (impl Read + Write)) -> io::Result<String> {
 }
 
 #[test]
+fn a_session_over_tls_stays_there() {
+    let secured = Secured::start(&[]);
+    let mut stream = secured.connect(&Asked::default()).unwrap();
+    let body = format!("key={}", secured.server.key);
+    let request = format!(
+        "POST /ui/sign-in HTTP/1.1\r\nhost: localhost\r\norigin: https://localhost\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // It may close without a word of TLS.
+    let _end = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 303"), "{answer}");
+    assert!(answer.contains("SameSite=Strict; Secure\r\n"), "{answer}");
+}
+
+#[test]
 fn both_versions_and_both_protocols_are_spoken() {
     let secured = Secured::start(&[]);
     for (version, expected) in [

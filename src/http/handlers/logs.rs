@@ -101,14 +101,15 @@ pub(super) fn variant_key(text: &str) -> ApiResult<String> {
     Ok(key.into_owned())
 }
 
-pub(super) fn log_id(name: &str, text: &str) -> ApiResult<LogId> {
+/// The log id that a parameter gives.
+pub fn log_id(name: &str, text: &str) -> ApiResult<LogId> {
     let id = decoded(name, text)?.parse();
     id.map_err(|error| bad(format!("{name}: {error}")))
 }
 
 /// Refuses an id of another experiment: what it would leave out is by chance. That of all zeros is the
 /// beginning of any log.
-pub(super) async fn check_bound(
+pub async fn check_bound(
     state: &AppState,
     slug: &Slug,
     name: &str,

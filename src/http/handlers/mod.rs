@@ -4,18 +4,19 @@ mod append;
 mod entry;
 mod experiments;
 mod keys;
-mod logs;
+pub mod logs;
 mod metrics;
 pub mod openapi;
 pub mod report;
 mod segments;
 mod stats;
 pub mod status;
-mod tail;
+pub mod tail;
 
 use hyper::Response;
 
-use super::error::ApiResult;
+use super::dashboard::{self, Visit};
+use super::error::{ApiError, ApiResult};
 use super::reply::Body;
 use super::router::Action;
 use super::server::AppState;
@@ -27,6 +28,8 @@ pub enum Work {
     Status(Action),
     /// Append one entry: the hot path.
     Append(append::One),
+    /// A page of the dashboard.
+    Dashboard(Box<Visit>),
     /// Anything else. In a box, so that an append stays small.
     Other(Action, Box<Asked>),
 }
@@ -45,6 +48,7 @@ impl Work {
         match self {
             Self::Status(action) => status::status(state, action),
             Self::Append(one) => one.append(state).await,
+            Self::Dashboard(visit) => Box::pin(dashboard::answer(state, *visit)).await,
             Self::Other(action, asked) => Box::pin(handle(state, action, *asked)).await,
         }
     }
@@ -71,5 +75,6 @@ async fn handle(state: &AppState, action: Action, asked: Asked) -> ApiResult<Res
         Action::Metrics => metrics::metrics(state, asked).await,
         Action::OpenApi => openapi::document(&asked),
         Action::RevokeKey => keys::revoke(state, asked).await,
+        Action::Look | Action::Act => Err(ApiError::internal("a page came as an action")),
     }
 }

@@ -1,22 +1,21 @@
 //! `GET /experiment/:slug/tail`: entries as they become durable, as Server-Sent Events.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Response};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tracing::error;
 
 use super::logs::{check_bound, log_id, variant_key};
-use crate::auth::Keyring;
 use crate::entry_json::EntryWriter;
 use crate::experiment::reading::{Lost, Met, Sink};
 use crate::experiment::tail::{Tail, TailError};
 use crate::http::error::{ApiError, ApiResult, Code};
+use crate::http::limits::Limits;
 use crate::http::metrics::Limit;
 use crate::http::pieces::{Next, PieceByPiece, Pieces};
 use crate::http::query::parameters;
@@ -35,39 +34,63 @@ const RETRY_MS: u32 = 1000;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Events from behind the last one that the client has; without one, from now on.
+/// Whether whoever reads a tail may go on.
+pub type MayStill = Box<dyn Fn() -> ApiResult<()> + Send>;
+
+/// Events for as long as the key holds.
 pub async fn tail(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
-    let query = asked.request.uri().query();
+    let headers = asked.request.headers();
+    let mut key = HeaderMap::new();
+    for value in headers.get_all("x-api-key") {
+        key.append("x-api-key", value.clone());
+    }
+    let keyring = state.keyring.clone();
+    let may_still = Box::new(move || Ok(keyring.authenticate(&key).map(|_| ())?));
+    let (slug, query) = (slug_of(&asked)?.clone(), asked.request.uri().query());
+    follow(state, slug, query, headers, &asked.limits, may_still).await
+}
+
+/// The cookies among these headers.
+pub fn cookies(headers: &HeaderMap) -> HeaderMap {
+    let mut cookies = HeaderMap::new();
+    for value in headers.get_all(COOKIE) {
+        cookies.append(COOKIE, value.clone());
+    }
+    cookies
+}
+
+/// Events from behind the last one that the client has; without one, from now on.
+pub async fn follow(
+    state: &AppState,
+    slug: Slug,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    limits: &Limits,
+    may_still: MayStill,
+) -> ApiResult<Response<Body>> {
     let [variant, after] = parameters(query, ["variant", "after"])?;
     let variants = variant.map(variant_key).transpose()?.into_iter().collect();
-    let headers = asked.request.headers();
     // A browser that comes back asks for the same address, and says how far it came.
     let after = match headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
         Some(id) => Some(log_id("last-event-id", id.to_str().unwrap_or_default())?),
         None => after.map(|text| log_id("after", text)).transpose()?,
     };
-    let slug = slug_of(&asked)?.clone();
     if !headers.contains_key(LAST_EVENT_ID) {
         // Who comes back is never sent away, whatever has become of the entry that it had last.
         check_bound(state, &slug, "after", after).await?;
     }
     let place = state.tails.clone().try_acquire_owned().map_err(|_| {
-        let tails_max = asked.limits.tails_max;
+        let tails_max = limits.tails_max;
         let message = format!("there are {tails_max} tails already: end some, or try again later");
         ApiError::overloaded(Limit::Tails, message)
     })?;
-    let mut key = HeaderMap::new();
-    for value in headers.get_all("x-api-key") {
-        key.append("x-api-key", value.clone());
-    }
     let events = Events {
         tail: Tail::begin(state.store.clone(), &slug, variants, after).await?,
         slug,
-        key,
-        keyring: state.keyring.clone(),
+        may_still,
         is_ending: state.is_ending.subscribe(),
-        beat_interval: asked.limits.tail_beat,
-        next_beat: Instant::now() + asked.limits.tail_beat,
+        beat_interval: limits.tail_beat,
+        next_beat: Instant::now() + limits.tail_beat,
         said: None,
         behind: None,
         has_lagged: false,
@@ -86,8 +109,7 @@ pub async fn tail(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
 struct Events {
     tail: Tail,
     slug: Slug,
-    key: HeaderMap,
-    keyring: Arc<Keyring>,
+    may_still: MayStill,
     is_ending: watch::Receiver<bool>,
     beat_interval: Duration,
     next_beat: Instant,
@@ -152,7 +174,7 @@ impl Events {
     /// Whether the key still holds is looked at as often as this.
     fn beat(&mut self) -> ApiResult<Vec<u8>> {
         self.next_beat = Instant::now() + self.beat_interval;
-        self.keyring.authenticate(&self.key)?;
+        (self.may_still)()?;
         let mut text = b":\n".to_vec();
         if self.said == Some(self.tail.place()) {
             text.push(b'\n');

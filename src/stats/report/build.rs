@@ -3,6 +3,7 @@
 use super::super::distributions::{normal_quantile, student_critical};
 use super::super::order::quantile_interval;
 use super::super::sample_ratio::{MISMATCH_P_VALUE, chi_square};
+use super::super::sequence::{COUNT_MIN, always_valid};
 use super::super::series::Series;
 use super::super::significance::{Estimate, Proportion, wilson};
 use super::super::summary::{DROPPED_NAMES_MAX, Metric, Summary};
@@ -92,48 +93,8 @@ impl Basis<'_> {
         }
     }
 
-    /// The defined variants' weights: all given, or all equal.
-    fn weights(&self) -> Result<Vec<f64>, &'static str> {
-        let variants = &self.definition.variants;
-        let given: Vec<f64> = variants.iter().filter_map(|one| one.weight).collect();
-        if variants.len() < 2 {
-            Err("fewer than two variants are defined")
-        } else if given.is_empty() {
-            Ok(vec![1.0; variants.len()])
-        } else if given.len() < variants.len() {
-            Err("some variants have a weight and others have none")
-        } else if given.iter().sum::<f64>() <= 0.0 {
-            Err("all weights are zero")
-        } else {
-            Ok(given)
-        }
-    }
-
     fn sample_ratio(&self) -> SampleRatio {
-        let unchecked = |why: &str| SampleRatio {
-            chi_square: None,
-            p_value: None,
-            is_mismatch: false,
-            unchecked_because: Some(why.into()),
-        };
-        let weights = match self.weights() {
-            Ok(weights) => weights,
-            Err(why) => return unchecked(why),
-        };
-        let keys = self.definition.variants.iter().map(|variant| &variant.key);
-        let counts = keys.map(|key| self.assigned_count(key));
-        // Nothing is expected of a weight of zero; a warning tells if there is something.
-        let planned = counts.zip(weights).filter(|(_, weight)| *weight > 0.0);
-        let (counts, weights): (Vec<_>, Vec<_>) = planned.unzip();
-        match chi_square(&counts, &weights) {
-            Some(test) => SampleRatio {
-                chi_square: Some(test.statistic),
-                p_value: Some(test.p_value),
-                is_mismatch: test.p_value < MISMATCH_P_VALUE,
-                unchecked_because: None,
-            },
-            None => unchecked("too few for a test: it needs 5 expected in each variant"),
-        }
+        sample_ratio(self.definition, |key| self.assigned_count(key))
     }
 
     fn variant(&self, key: &str) -> VariantReport {
@@ -141,10 +102,13 @@ impl Basis<'_> {
         let total: u64 = self.keys.iter().map(|key| self.assigned_count(key)).sum();
         let defined = &self.definition.variants;
         let place = defined.iter().position(|variant| &*variant.key == key);
-        let planned = self.weights().ok().zip(place).and_then(|(weights, place)| {
-            let total: f64 = weights.iter().sum();
-            Some(weights.get(place)? / total)
-        });
+        let planned = weights(self.definition)
+            .ok()
+            .zip(place)
+            .and_then(|(weights, place)| {
+                let total: f64 = weights.iter().sum();
+                Some(weights.get(place)? / total)
+            });
         let metrics = self.summary.metrics().iter().enumerate();
         let wanted = metrics.filter(|(_, metric)| self.options.wants(&metric.name));
         let metrics = wanted.filter_map(|(place, metric)| {
@@ -182,6 +146,7 @@ impl Basis<'_> {
             variance: series.variance(),
             standard_error,
             interval: self.mean_interval(series, estimate),
+            always_valid_interval: self.always_valid_interval(estimate),
             is_proportion: series.is_proportion(),
             min: series.min(),
             max: series.max(),
@@ -203,6 +168,14 @@ impl Basis<'_> {
         Interval::around(estimate.mean, critical * estimate.variance.max(0.0).sqrt()).finite()
     }
 
+    fn always_valid_interval(&self, estimate: Option<Estimate>) -> Option<Interval> {
+        let estimate = estimate.filter(|estimate| estimate.count >= COUNT_MIN)?;
+        let standard_error = estimate.variance.sqrt();
+        let confidence = self.options.confidence;
+        let found = always_valid(estimate.mean, standard_error, estimate.count, confidence)?;
+        Some(found.interval)
+    }
+
     /// The mean of a variant's metric and how well it is known: over units, if there is one.
     pub(super) fn estimate(&self, key: &str, place: usize) -> Option<Estimate> {
         if let Some(units) = self.units {
@@ -214,6 +187,51 @@ impl Basis<'_> {
             variance: series.variance()? / series.count as f64,
             count: series.count,
         })
+    }
+}
+
+/// The defined variants' weights: all given, or all equal.
+fn weights(definition: &Definition) -> Result<Vec<f64>, &'static str> {
+    let variants = &definition.variants;
+    let given: Vec<f64> = variants.iter().filter_map(|one| one.weight).collect();
+    if variants.len() < 2 {
+        Err("fewer than two variants are defined")
+    } else if given.is_empty() {
+        Ok(vec![1.0; variants.len()])
+    } else if given.len() < variants.len() {
+        Err("some variants have a weight and others have none")
+    } else if given.iter().sum::<f64>() <= 0.0 {
+        Err("all weights are zero")
+    } else {
+        Ok(given)
+    }
+}
+
+/// The counts of a definition's variants (entries, or units where it has a unit) against its weights.
+pub fn sample_ratio(definition: &Definition, count_of: impl Fn(&str) -> u64) -> SampleRatio {
+    let unchecked = |why: &str| SampleRatio {
+        chi_square: None,
+        p_value: None,
+        is_mismatch: false,
+        unchecked_because: Some(why.into()),
+    };
+    let weights = match weights(definition) {
+        Ok(weights) => weights,
+        Err(why) => return unchecked(why),
+    };
+    let keys = definition.variants.iter().map(|variant| &variant.key);
+    let counts = keys.map(|key| count_of(key));
+    // Nothing is expected of a weight of zero; a warning tells if there is something.
+    let planned = counts.zip(weights).filter(|(_, weight)| *weight > 0.0);
+    let (counts, weights): (Vec<_>, Vec<_>) = planned.unzip();
+    match chi_square(&counts, &weights) {
+        Some(test) => SampleRatio {
+            chi_square: Some(test.statistic),
+            p_value: Some(test.p_value),
+            is_mismatch: test.p_value < MISMATCH_P_VALUE,
+            unchecked_because: None,
+        },
+        None => unchecked("too few for a test: it needs 5 expected in each variant"),
     }
 }
 

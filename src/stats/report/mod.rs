@@ -17,7 +17,9 @@ pub use super::significance::{Adjustment, Interval};
 use super::summary::Summary;
 use super::units::Units;
 use crate::model::Definition;
+pub use build::sample_ratio;
 pub use render::Format;
+pub use words::{figure, percent};
 
 /// The quantiles of which differences are given.
 pub const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
@@ -166,6 +168,8 @@ pub struct MetricReport {
     pub standard_error: Option<f64>,
     /// The mean's interval: Wilson's for a proportion, otherwise Student's.
     pub interval: Option<Interval>,
+    /// The mean's interval that holds however often one looks; null below 100 entries (or units).
+    pub always_valid_interval: Option<Interval>,
     /// Whether all values are 0 or 1.
     pub is_proportion: bool,
     /// The smallest value.

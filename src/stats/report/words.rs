@@ -4,7 +4,7 @@ use super::build::Basis;
 use super::{Adjustment, ComparisonReport, Report, Verdict};
 
 /// Six significant digits at most.
-pub(super) fn figure(value: f64) -> String {
+pub fn figure(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude != 0.0 && !(1e-4..1e15).contains(&magnitude) {
         let text = format!("{value:.5e}");
@@ -29,7 +29,7 @@ fn without_zeros(text: &str) -> &str {
 }
 
 /// A relative difference, with its sign.
-pub(super) fn percent(part: f64) -> String {
+pub fn percent(part: f64) -> String {
     let percent = part * 100.0;
     if percent.abs() >= 1000.0 {
         format!("{percent:+.0} %")
