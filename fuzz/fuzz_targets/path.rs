@@ -68,7 +68,12 @@ fn expected<'p>(path: &'p str, method: &Method) -> Result<Asked<'p>, &'static st
         ];
         by(&cases, Some(slug), None)
     };
+    let pages = [(is_get, Action::Look), (is(Method::POST), Action::Act)];
     match parts.as_slice() {
+        ["", ""] => by(&pages, None, None),
+        ["", "ui", page @ ..] if !page.iter().all(|part| part.is_empty()) || page.len() > 1 => {
+            by(&pages, None, None)
+        }
         ["", "health"] => by(&[(is_get, Action::Health)], None, None),
         ["", "ready"] => by(&[(is_get, Action::Ready)], None, None),
         ["", "experiments"] => by(&[(is_get, Action::ListExperiments)], None, None),
