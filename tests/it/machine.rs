@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::server::arg;
@@ -110,7 +111,12 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // All of it is in its namespaces, and ends with the first process of these.
+        // All of it is in its namespaces, and ends with the first process of these, which the container's
+        // own end would leave behind.
+        let init = self.init.parse().ok().and_then(Pid::from_raw);
+        if let Some(init) = init {
+            let _gone = kill_process(init, Signal::KILL);
+        }
         let _gone = self.container.kill();
         let _gone = self.container.wait();
     }
