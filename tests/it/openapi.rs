@@ -22,7 +22,7 @@ fn document() -> Value {
 }
 
 /// What programs ask for; the dashboard's pages are for people.
-fn actions() -> impl Iterator<Item = (Action, &'static str, &'static str)> {
+pub fn actions() -> impl Iterator<Item = (Action, &'static str, &'static str)> {
     let is_page = |action| matches!(action, Action::Look | Action::Act);
     ACTIONS
         .into_iter()

@@ -3,9 +3,8 @@
 
 use std::process::Command;
 
-use trialog::http::router::ACTIONS;
-
 use crate::faults::{not_run, report};
+use crate::openapi::actions;
 use crate::server::Server;
 
 const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi");
@@ -86,7 +85,7 @@ fn schemathesis_finds_nothing() {
 fn all_was_asked(server: &Server) {
     let metrics = server.ask("GET", "/metrics", "").body;
     let metrics = String::from_utf8(metrics).unwrap();
-    for (_, method, route) in ACTIONS {
+    for (_, method, route) in actions() {
         let labels = format!(r#"{{method="{method}",route="{route}",status="2xx"}} "#);
         let counted = metrics
             .split_once(&labels)
