@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What we aim at, each figure beside its reference in the same run, as rows of a table. On an idle
-# machine; some five minutes, and SIZES gigabytes of disk. Needs fio, jq and wrk. Loopback only.
+# machine; some five minutes, and SIZES gigabytes of disk. Needs fio, gnuplot, jq and wrk. Loopback only. What does
+# not depend on how much is sealed is plotted, too: benches/startup.svg.
 #   benches/goals.sh [seconds for each run] [sealed sizes in GB]…
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -96,8 +97,10 @@ for gigabytes in "${sizes[@]}"; do
   id=$(curl -sf -H "x-api-key: $key" "$url/experiment/load/logs?limit=1" | jq -r '.logs[0].logId')
   curl -sf -o /dev/null -H "x-api-key: $key" "$url/experiment/load/stats"
   row "ready, $gigabytes GB sealed ($entries entries)" '≤ 1000, ≤ 2000 ms' "$clean, $ready_ms ms" 'after a clean end, after kill -9' ''
-  row "one entry by id, $gigabytes GB" '≤ 50 µs' "$(($(ask "/experiment/load/log/$id" | cut -d. -f1) - $(ask /health | cut -d. -f1))) µs" 'beyond a request of /health' ''
-  row "/stats, $gigabytes GB" '≤ 1000 µs' "$(ask /experiment/load/stats) µs" 'with HTTP, the second time' ''
+  by_id=$(($(ask "/experiment/load/log/$id" | cut -d. -f1) - $(ask /health | cut -d. -f1))) stats=$(ask /experiment/load/stats)
+  row "one entry by id, $gigabytes GB" '≤ 50 µs' "$by_id µs" 'beyond a request of /health' ''
+  row "/stats, $gigabytes GB" '≤ 1000 µs' "$stats µs" 'with HTTP, the second time' ''
+  echo "$gigabytes $clean $ready_ms $by_id $stats" >>"$dir/startup"
 done
 stop -TERM
 "$trialog" replay "$dir/store" --experiment load >/dev/null
@@ -105,3 +108,20 @@ begun=$(date +%s%N)
 out=$("$trialog" replay "$dir/store" --experiment load | wc -c)
 took=$(of "$(($(date +%s%N) - begun))" 1e9)
 row "replay to a pipe, ${sizes[-1]} GB" '≥ 1 GB/s' "$(of "$out" "($took * 1e9)") GB/s" "$(of "$out" 1e9) GB in $took s" ''
+gnuplot <<PLOT
+set terminal svg size 800,400 background "white"
+set output "benches/startup.svg"
+set xlabel "GB sealed"
+set xrange [0:*]
+set grid
+set multiplot layout 1,2
+set key bottom right
+set title "until ready"
+set ylabel "ms"
+set yrange [0:2000]
+plot "$dir/startup" using 1:2 with linespoints title "after a clean end", "" using 1:3 with linespoints title "after kill -9"
+set title "median of one client"
+set ylabel "µs"
+set yrange [0:1000]
+plot "$dir/startup" using 1:4 with linespoints title "one entry by id", "" using 1:5 with linespoints title "/stats, with HTTP"
+PLOT

@@ -13,7 +13,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use trialog::experiment::figures;
 use trialog::experiment::{Store, StoreOptions};
 use trialog::fs::{Host, real};
-use trialog::http::json::parse_entry;
+use trialog::http::json::{NESTING_MAX, parse_entry};
 use trialog::log::footer;
 use trialog::log::frame::{self, FrameKind, Seed};
 use trialog::log::open::{OpenedLog, open};
@@ -28,7 +28,7 @@ const ENTRY: &str = r#"{"variantKey":"A","input":{"query":"What are the latest A
 const SEGMENT_BYTES: u64 = 8 << 20;
 
 fn entries(count: usize) -> Vec<NewEntry> {
-    let entry = parse_entry(Bytes::from_static(ENTRY.as_bytes())).unwrap();
+    let entry = parse_entry(Bytes::from_static(ENTRY.as_bytes()), NESTING_MAX).unwrap();
     vec![entry; count]
 }
 
@@ -36,7 +36,9 @@ fn json(c: &mut Criterion) {
     let mut group = c.benchmark_group("json");
     let body = Bytes::from_static(ENTRY.as_bytes());
     group.throughput(Throughput::Bytes(body.len() as u64));
-    group.bench_function("check", |b| b.iter(|| parse_entry(body.clone()).unwrap()));
+    group.bench_function("check", |b| {
+        b.iter(|| parse_entry(body.clone(), NESTING_MAX).unwrap())
+    });
     group.finish();
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the Debian package of a binary that is built already: deploy/deb.sh [--profile dev] [OPTION…]
-# (those of `cargo deb`, which `cargo install cargo-deb --locked` installs). Prints its path.
+# (those of `cargo deb`, which `cargo install cargo-deb --locked` installs; it takes python3, too). Prints its path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=release
@@ -19,4 +19,6 @@ gzip -9n "$target/packaged/man/"*
 for shell in bash zsh fish; do
   "$trialog" completions "$shell" >"$target/packaged/completions/trialog.$shell"
 done
+# What others have written of it, under their licences.
+python3 deploy/licences.py | gzip -9n >"$target/packaged/third-party.txt.gz"
 exec cargo deb --no-build --locked --quiet "$@"

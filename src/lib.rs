@@ -79,6 +79,7 @@
 //! | [`http`] | requests in, answers out | files: neither [`log`] nor [`journal`] nor [`fs`] |
 //! | [`dashboard`] | the pages and plots for people: figures in, HTML and SVG out; pure | requests, files, a runtime |
 //! | [`auth`] | whose request it is, and what it may do; the key file | experiments, logs |
+//! | `archive` (a feature) | sealed segments on object storage: uploads beside a store, and a disk to read them by | HTTP, keys |
 //! | [`offline`] | replay, verify, repair, backup and inspect from files alone | HTTP, a runtime |
 //! | [`experiment`] | the store, and an actor for each experiment in use: the only place where async meets the log | HTTP, keys |
 //! | [`journal`] | what makes a group of entries durable; redo; checkpoints | experiments, a runtime |
@@ -88,8 +89,11 @@
 //! | [`entry_json`] | how an entry is given back as JSON | where it comes from |
 //! | [`json_file`] | small JSON files that carry a checksum of their own bytes | what is in them |
 //! | [`metrics`] | counters and histograms of a running process, and Prometheus' text of them | who counts what |
+//! | `percent` | texts as values in an address | whose they are |
 //! | [`model`] | the nouns: slugs, ids, variants, definitions, entries | I/O, a runtime |
 
+#[cfg(feature = "archive")]
+pub mod archive;
 pub mod auth;
 mod bench;
 pub mod cli;
@@ -104,4 +108,5 @@ pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod offline;
+mod percent;
 pub mod stats;

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use trialog::http::json::{Shape, parse_batch};
+use trialog::http::json::{NESTING_MAX, Shape, parse_batch};
 use trialog_fuzz::json::{self, Taken};
 
 fuzz_target!(|body: &[u8]| {
@@ -21,7 +21,7 @@ fuzz_target!(|body: &[u8]| {
 
 fn check(body: &[u8], shape: Option<Shape>, expected: Option<&[Taken<'_>]>) {
     let body = Bytes::copy_from_slice(body);
-    let found = parse_batch(body.clone(), shape, &mut |_| Ok(()));
+    let found = parse_batch(body.clone(), shape, NESTING_MAX, &mut |_| Ok(()));
     match (found, expected) {
         (Ok(found), Some(expected)) => {
             assert_eq!(found.entries.len(), expected.len());

@@ -5,12 +5,12 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use trialog::http::error::Code;
-use trialog::http::json::parse_entry;
+use trialog::http::json::{NESTING_MAX, parse_entry};
 use trialog_fuzz::json;
 
 fuzz_target!(|body: &[u8]| {
     let expected = json::text(body).and_then(json::entry);
-    let found = parse_entry(Bytes::copy_from_slice(body));
+    let found = parse_entry(Bytes::copy_from_slice(body), NESTING_MAX);
     match (&found, &expected) {
         (Ok(found), Some(expected)) => {
             assert_eq!(*found.variant_key, *expected.variant_key);

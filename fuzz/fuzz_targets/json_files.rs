@@ -11,6 +11,7 @@ use trialog::experiment::definition::{self, DefinitionFile};
 use trialog::experiment::folder::read_store_id;
 use trialog::fs::sim::SimMachine;
 use trialog::fs::{parent, replace_file};
+use trialog::model::VARIANTS_MAX;
 use trialog_fuzz::forge;
 
 fuzz_target!(|input: (u16, &[u8])| {
@@ -57,7 +58,7 @@ fn check_definition(bytes: &[u8], bit: usize) {
         return;
     };
     let incarnation = read.incarnation().expect("checked when it was read");
-    let _checked = definition::check(&read.definition);
+    let _checked = definition::check(&read.definition, VARIANTS_MAX);
     read.write(&*disk, dir).expect("a simulated disk");
     let again = DefinitionFile::read(&*disk, dir).expect("written by us");
     assert_eq!(shown(&again), shown(&read));

@@ -1,7 +1,7 @@
 //! One request after the other, for what a run needs before and after it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::answer::Answer;
+use super::wire::{Address, Wire};
 use crate::model::Slug;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -18,7 +19,7 @@ const THREADS: usize = 8;
 /// Which server, with which key.
 #[derive(Debug, Clone)]
 pub struct Server {
-    pub address: SocketAddr,
+    pub address: Address,
     /// As it was named, for people and for `host`.
     pub host: String,
     pub api_key: String,
@@ -27,7 +28,7 @@ pub struct Server {
 /// A connection to it.
 pub struct Client<'s> {
     server: &'s Server,
-    stream: TcpStream,
+    stream: Wire<TcpStream>,
     input: Vec<u8>,
 }
 
@@ -38,11 +39,8 @@ impl Server {
             is_sendable,
             "the API key can't be sent: it has characters that a header can't"
         );
-        let stream = TcpStream::connect_timeout(&self.address, TIMEOUT)
-            .with_context(|| format!("can't reach a server at {}", self.host))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        let stream = self.address.connect(TIMEOUT);
+        let stream = stream.with_context(|| format!("can't reach a server at {}", self.host))?;
         Ok(Client {
             server: self,
             stream,
@@ -148,6 +146,7 @@ impl Client<'_> {
         request.extend_from_slice(body);
         let asking = || format!("asking the server at {host} failed");
         self.stream.write_all(&request).with_context(asking)?;
+        self.stream.flush().with_context(asking)?;
         self.input.clear();
         let mut piece = [0; 4096];
         while Answer::parse(&self.input)?.is_none() {

@@ -132,7 +132,7 @@ impl Store<'_> {
         let (served, server) = own::start(&self.scratch.store(), &self.plan.serve_flags)?;
         server.prepare(&self.plan.experiments, self.ledger.variants(), true)?;
         self.ledger.ask_at(&server);
-        let mut driver = Driver::connect(server.address, self.plan.connections, self.stop)?;
+        let mut driver = Driver::connect(server.address.clone(), self.plan.connections, self.stop)?;
         let mut meter = Meter::new("audit", self.plan.entries_per_request(), None)?;
         let begin = Instant::now();
         let life = self.life_max.mul_f64(self.random.f64());

@@ -1,20 +1,20 @@
 //! One connection of HTTP/1.1 that is kept open, with one request on it at a time. It never waits.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mio::{Interest, Registry, Token};
 
 use super::answer::Answer;
+use super::wire::{Address, Wire};
 
 /// Most answers are smaller. A larger one makes the buffer grow.
 const INPUT_LEN: usize = 2048;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct Connection {
-    stream: mio::net::TcpStream,
+    stream: Wire<mio::net::TcpStream>,
     /// The request that is being sent, and how much of it has gone.
     output: Vec<u8>,
     sent: usize,
@@ -23,13 +23,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn open(address: SocketAddr, registry: &Registry, token: Token) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
-            .with_context(|| format!("can't reach a server at {address}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        let mut stream = mio::net::TcpStream::from_std(stream);
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+    pub fn open(address: &Address, registry: &Registry, token: Token) -> Result<Self> {
+        let stream = address.connect(CONNECT_TIMEOUT);
+        let stream =
+            stream.with_context(|| format!("can't reach a server at {}", address.socket))?;
+        let mut stream = stream.into_polled()?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(stream.socket(), token, interest)?;
         Ok(Self {
             stream,
             output: Vec::new(),
@@ -58,7 +58,10 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        match self.stream.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Takes what has come. A read that doesn't fill the buffer has emptied the socket, so that
@@ -74,7 +77,7 @@ impl Connection {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(read) => {
                     self.received += read;
-                    if read < free_len {
+                    if read < free_len && self.stream.tells_end() {
                         return Ok(());
                     }
                 }

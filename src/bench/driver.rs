@@ -1,6 +1,5 @@
 //! Sends requests over many connections from one thread, and hears their answers.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use super::answer::Answer;
 use super::connection::Connection;
 use super::meter::Meter;
 use super::pace::Pace;
+use super::wire::Address;
 
 /// How long answers are waited for once no more requests are sent.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ pub trait Work {
 
 /// Connections to one server, each with at most one request on it.
 pub struct Driver<'s, T> {
-    address: SocketAddr,
+    address: Address,
     poll: Poll,
     events: Events,
     alarm: Alarm,
@@ -57,7 +57,7 @@ struct Request<T> {
 }
 
 impl<'s, T> Driver<'s, T> {
-    pub fn connect(address: SocketAddr, count: usize, stop: &'s AtomicBool) -> Result<Self> {
+    pub fn connect(address: Address, count: usize, stop: &'s AtomicBool) -> Result<Self> {
         let poll = Poll::new()?;
         let alarm = Alarm::new(poll.registry(), ALARM)?;
         let mut driver = Self {
@@ -273,7 +273,7 @@ impl<'s, T> Driver<'s, T> {
     }
 
     fn open(&self, at: usize) -> Result<Connection> {
-        Connection::open(self.address, self.poll.registry(), Token(at))
+        Connection::open(&self.address, self.poll.registry(), Token(at))
     }
 }
 
@@ -365,7 +365,8 @@ mod tests {
                 enough: 1000,
                 stop: &stop,
             };
-            let mut driver = Driver::connect(address, 5.min(clients), &stop).unwrap();
+            let mut driver =
+                Driver::connect(Address::plain(address), 5.min(clients), &stop).unwrap();
             let mut meter = Meter::new("echo", 1, None).unwrap();
             let begin = Instant::now();
             let pace = Pace::closed(clients, begin);
@@ -385,7 +386,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stop = AtomicBool::new(false);
-        let mut driver = Driver::connect(address, 1, &stop).unwrap();
+        let mut driver = Driver::connect(Address::plain(address), 1, &stop).unwrap();
         let (mut accepted, _) = listener.accept().unwrap();
         drop(listener);
         let ending = std::thread::spawn(move || {

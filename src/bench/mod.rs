@@ -33,3 +33,4 @@ mod spread;
 mod tally;
 pub mod target;
 pub mod verdict;
+pub mod wire;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::api::Server;
 use super::child::Served;
+use super::wire::Address;
 
 /// A folder for one run, removed when it is dropped.
 pub struct Scratch {
@@ -69,7 +70,7 @@ pub fn start(store: &Path, flags: &[OsString]) -> Result<(Served, Server)> {
     let key = std::fs::read_to_string(store.join("admin.key"));
     let key = key.context("can't read the new store's admin.key")?;
     let server = Server {
-        address,
+        address: Address::plain(address),
         host: address.to_string(),
         api_key: key.trim().to_owned(),
     };

@@ -55,8 +55,8 @@ pub fn run(plan: &Plan, entries: &Entries, stop: &AtomicBool, watch: &Watch) -> 
         false => Vec::new(),
     };
 
-    let (address, host, key) = (server.address, &*server.host, &*server.api_key);
-    let mut trialog = Http::new(plan, entries, address, host, key, stop)?;
+    let (host, key) = (&*server.host, &*server.api_key);
+    let mut trialog = Http::new(plan, entries, server.address.clone(), host, key, stop)?;
     let mut peer = match plan.against {
         Some(kind) => Some((kind, peer(kind, plan, entries, scratch.path(), stop)?)),
         None => None,

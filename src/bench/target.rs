@@ -1,6 +1,5 @@
 //! What takes the work: a trialog, or a peer that it is compared with.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use super::pace::Pace;
 use super::plan::{Peer, Plan};
 use super::raw_sync::RawSync;
 use super::tally::Tally;
+use super::wire::Address;
 
 /// Takes a plan's work for a while.
 pub trait Target {
@@ -64,7 +64,8 @@ pub fn peer<'p>(
         Peer::Noop => {
             let mut served = Served::spawn(&["noop".into(), "--child".into()])?;
             let address = served.listening().context("the reference didn't start")?;
-            let mut http = Http::new(plan, entries, address, &address.to_string(), "none", stop)?;
+            let (host, address) = (address.to_string(), Address::plain(address));
+            let mut http = Http::new(plan, entries, address, &host, "none", stop)?;
             http.served = Some(served);
             Box::new(http)
         }
@@ -100,7 +101,7 @@ impl<'p> Http<'p> {
     pub fn new(
         plan: &'p Plan,
         entries: &Entries,
-        address: SocketAddr,
+        address: Address,
         host: &str,
         api_key: &str,
         stop: &'p AtomicBool,

@@ -11,12 +11,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use clap::error::ErrorKind;
-use hyper::http::uri::Authority;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::plain_authority;
-use super::{Outcome, output};
+use super::client::{self, Trust, address};
+use super::{Outcome, client_tls, output};
 use crate::bench::api::Server;
 use crate::bench::audit::audit;
 use crate::bench::entries::Entries;
@@ -27,6 +26,7 @@ use crate::bench::report::{self, AuditJson, Json};
 use crate::bench::run;
 use crate::bench::target::{Account, Kept};
 use crate::bench::verdict::Verdict;
+use crate::bench::wire::{Address, Tls};
 use crate::fs::real;
 use crate::model::Slug;
 
@@ -86,8 +86,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     entry: Option<PathBuf>,
     /// A server that runs already. Nothing but entries is made there, unless --create is given.
-    #[arg(long, value_name = "URL", value_parser = plain_authority, requires = "experiment")]
-    server: Option<Authority>,
+    #[arg(long, value_name = "URL", value_parser = address, requires = "experiment")]
+    server: Option<client::Address>,
+    #[command(flatten)]
+    trust: Trust,
     /// The key for --server.
     #[arg(
         long,
@@ -223,7 +225,7 @@ fn plan(args: Args) -> Result<Plan> {
     let server = match (args.server, args.api_key) {
         (None, _) => None,
         (Some(_), None) => wrong("--server needs --api-key (or TRIALOG_API_KEY)"),
-        (Some(authority), Some(api_key)) => Some(find(&authority, api_key)?),
+        (Some(server), Some(api_key)) => Some(find(&server, &args.trust, api_key)?),
     };
     Ok(Plan {
         clients,
@@ -262,11 +264,21 @@ fn slugs(name: Option<Slug>, count: u32) -> Result<Vec<Slug>> {
     numbered.collect()
 }
 
-fn find(authority: &Authority, api_key: String) -> Result<Server> {
-    let place = (authority.host(), authority.port_u16().unwrap_or(80));
+fn find(server: &client::Address, trust: &Trust, api_key: String) -> Result<Server> {
+    let authority = server.authority();
+    let host = authority.host();
+    let place = (host, server.port());
     let found = place.to_socket_addrs().ok().and_then(|mut all| all.next());
+    let socket = found.with_context(|| format!("there is no host {host}"))?;
+    let tls = match server.is_tls() {
+        true => {
+            let (config, name) = client_tls::client(host, trust.ca())?;
+            Some(Tls { config, name })
+        }
+        false => None,
+    };
     Ok(Server {
-        address: found.with_context(|| format!("there is no host {}", authority.host()))?,
+        address: Address { socket, tls },
         host: authority.to_string(),
         api_key,
     })

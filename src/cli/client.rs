@@ -72,6 +72,24 @@ impl Address {
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
+
+    /// The one in the URL, or the scheme's own.
+    pub fn port(&self) -> u16 {
+        let own = if self.is_tls { 443 } else { 80 };
+        self.authority.port_u16().unwrap_or(own)
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+}
+
+impl Trust {
+    /// The file of certificates that are trusted, if it isn't those of this machine.
+    pub fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
 }
 
 impl Server {
@@ -181,16 +199,13 @@ pub async fn refusal(response: Response<Incoming>) -> Result<Error> {
 /// Opens a connection to a server.
 pub async fn connect(server: &Address, trust: &Trust) -> Result<SendRequest<Full<Bytes>>> {
     let Address { authority, is_tls } = server;
-    let port = if *is_tls { 443 } else { 80 };
-    let address = (authority.host(), authority.port_u16().unwrap_or(port));
-    let stream = TcpStream::connect(address)
+    let stream = TcpStream::connect((authority.host(), server.port()))
         .await
         .with_context(|| format!("can't reach {authority}: is `trialog serve` running there?"))?;
     if !is_tls {
         return speak(stream).await;
     }
-    let ca: Option<&Path> = trust.ca.as_deref();
-    let shaken = client_tls::shake(stream, authority.host(), ca).await;
+    let shaken = client_tls::shake(stream, authority.host(), trust.ca()).await;
     speak(shaken.with_context(|| format!("no TLS with {authority}"))?).await
 }
 
@@ -217,16 +232,5 @@ pub fn address(url: &str) -> Result<Address, String> {
             is_tls,
         }),
         _ => Err("a server is http://HOST:PORT or https://HOST:PORT".into()),
-    }
-}
-
-/// As [`address`], for what speaks no TLS.
-pub fn plain_authority(url: &str) -> Result<Authority, String> {
-    match address(url)? {
-        Address {
-            authority,
-            is_tls: false,
-        } => Ok(authority),
-        _ => Err("a server is http://HOST:PORT here".into()),
     }
 }

@@ -12,13 +12,19 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// The handshake with a server. It must have a certificate for `host` that is signed by one of those in
-/// the file `ca`; without one, by one that this machine trusts.
+/// The handshake with a server: see [`client`].
 pub async fn shake(
     stream: TcpStream,
     host: &str,
     ca: Option<&Path>,
 ) -> Result<TlsStream<TcpStream>> {
+    let (config, name) = client(host, ca)?;
+    Ok(TlsConnector::from(config).connect(name, stream).await?)
+}
+
+/// How connections to a server are made, and its name. It must have a certificate for `host` that is signed
+/// by one of those in the file `ca`; without one, by one that this machine trusts.
+pub fn client(host: &str, ca: Option<&Path>) -> Result<(Arc<ClientConfig>, ServerName<'static>)> {
     let provider = Arc::new(ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -31,8 +37,7 @@ pub async fn shake(
         .trim_end_matches(']')
         .to_owned();
     let name = ServerName::try_from(host)?;
-    let connector = TlsConnector::from(Arc::new(config));
-    Ok(connector.connect(name, stream).await?)
+    Ok((Arc::new(config), name))
 }
 
 fn roots(ca: Option<&Path>) -> Result<RootCertStore> {

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::Outcome;
+use super::{Outcome, place};
 use crate::entry_json::rfc3339_ms;
 use crate::experiment::figures;
-use crate::fs::{parent, real};
+use crate::fs::parent;
 use crate::log::dropped::DropMark;
 use crate::log::reader::{EndHint, Segment};
 use crate::log::record::Record;
@@ -30,8 +30,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
-    let segment = Segment::open(&*real::host().disk, &args.file, EndHint::Unknown)?;
-    let mark = DropMark::read(&*real::host().disk, &parent(&args.file))?;
+    let disk = place::disk_of(&args.file)?;
+    let segment = Segment::open(&*disk, &args.file, EndHint::Unknown)?;
+    let mark = DropMark::read(&*disk, &parent(&args.file))?;
     match show(&segment, &mark, args.frames, &mut io::stdout().lock()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(Outcome::Done),

@@ -15,6 +15,7 @@ mod key;
 mod noop;
 mod output;
 mod output_file;
+mod place;
 mod progress;
 mod reload;
 mod replay;

@@ -1,9 +1,10 @@
 //! `trialog replay`: entries from segment files, as JSON lines or as a table.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -11,8 +12,8 @@ use jiff::Timestamp;
 use super::output_file::OutputFile;
 use super::progress::{Progress, is_watched};
 use super::send::{self, Sender};
-use super::{Outcome, output};
-use crate::fs::real;
+use super::{Outcome, output, place};
+use crate::fs::{Disk, real};
 use crate::log::select;
 use crate::model::{LogId, Slug};
 use crate::offline::export::{Columns, Format};
@@ -89,8 +90,9 @@ pub fn run(args: Args) -> Result<Outcome> {
         let message = "--since must be before --until\n";
         clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).exit();
     }
+    let disk = place::disk(&args.paths)?;
     if let Some(sender) = args.send.sender()? {
-        return send_all(&args.paths, &selection, sender);
+        return send_all(&disk, &args.paths, &selection, sender);
     }
     let format = match args.format {
         FormatArg::Jsonl => Format::Jsonl,
@@ -99,6 +101,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     };
     let export = |out: &File, name: &str| {
         let export = Export {
+            disk: disk.clone(),
             paths: &args.paths,
             selection: &selection,
             is_watched: is_watched(out),
@@ -129,6 +132,7 @@ pub fn run(args: Args) -> Result<Outcome> {
 }
 
 struct Export<'a> {
+    disk: Arc<dyn Disk>,
     paths: &'a [PathBuf],
     selection: &'a Selection,
     is_watched: bool,
@@ -184,7 +188,7 @@ impl Export<'_> {
     }
 
     fn open(&self, path: &Path) -> Result<Source, Failed> {
-        Ok(Source::open(real::host().disk, path)?)
+        Ok(Source::open(self.disk.clone(), path)?)
     }
 
     fn progress(&self, what: &'static str, source: &Source) -> Result<Progress, Failed> {
@@ -192,9 +196,7 @@ impl Export<'_> {
             true => source.segments(&source.plan())?,
             false => Vec::new(),
         };
-        // One that is in the journal only has no file yet.
-        let lens = segments.iter().map(|segment| fs::metadata(&segment.path));
-        let total = lens.map(|there| there.map_or(0, |there| there.len())).sum();
+        let total = segments.iter().map(|segment| segment.len).sum();
         Ok(Progress::new(what, total, self.is_watched))
     }
 }
@@ -214,11 +216,16 @@ impl From<OfflineError> for Failed {
     }
 }
 
-fn send_all(paths: &[PathBuf], selection: &Selection, mut sender: Sender) -> Result<Outcome> {
+fn send_all(
+    disk: &Arc<dyn Disk>,
+    paths: &[PathBuf],
+    selection: &Selection,
+    mut sender: Sender,
+) -> Result<Outcome> {
     let mut refused = None;
     let mut result = Outcome::Done;
     for path in paths {
-        let source = Source::open(real::host().disk, path)?;
+        let source = Source::open(disk.clone(), path)?;
         let replayed = replay(&source, selection, |entry| {
             sender.take(&entry).map_err(|error| {
                 refused = Some(error);

@@ -8,15 +8,15 @@ use anyhow::{Context, Result, bail};
 use hyper::Method;
 
 use super::client::{Address, Server, Trust, address};
-use super::{Outcome, output};
-use crate::fs::real;
+use super::{Outcome, output, place};
 use crate::http::DAMAGED_PLACES;
-use crate::http::query::encoded;
 use crate::model::{Definition, Slug};
 use crate::offline::report::{FoundLog, find_logs};
+use crate::percent::encoded;
 use crate::stats::Question;
 use crate::stats::extract::FieldPath;
 use crate::stats::report::{Adjustment, Format, ReportOptions, confidence_of_alpha};
+use crate::stats::summary::Limits;
 
 /// Say which variant is ahead, by how much, and how sure that is.
 ///
@@ -65,6 +65,11 @@ pub struct Args {
     /// The field that says who was assigned, in place of the definition's.
     #[arg(long, value_name = "FIELD")]
     unit: Option<String>,
+    /// Names of metrics that are kept, the first ones in the log. A server that is asked has a setting
+    /// of its own for it.
+    #[arg(long, env = "TRIALOG_METRICS_LIMIT", value_name = "COUNT", default_value_t = 256,
+        value_parser = clap::value_parser!(u16).range(1..=256))]
+    metrics_limit: u16,
 }
 
 /// A level of significance, as it was written and as a confidence.
@@ -138,7 +143,7 @@ fn outcome(damage_count: usize) -> Outcome {
 
 fn from_files(args: &Args) -> Result<Outcome> {
     let wanted: Vec<Slug> = args.experiment.iter().cloned().collect();
-    let disk = real::host().disk;
+    let disk = place::disk(&args.paths)?;
     let found = find_logs(&disk, &args.paths, &wanted)?;
     for error in &found.unreadable {
         output::words(format_args!("trialog: {error}"));
@@ -196,6 +201,10 @@ fn question(args: &Args, log: &FoundLog) -> Question {
             ..Definition::default()
         },
         by: args.by.as_deref().map(FieldPath::new),
+        limits: Limits {
+            metrics: args.metrics_limit.into(),
+            ..Limits::default()
+        },
         options,
     };
     question.about(log.definition.clone().unwrap_or_default())

@@ -19,6 +19,8 @@ use super::settings::{self, Settings};
 use super::supervisor::Supervisor;
 use super::words::{Form, Level};
 use super::{Cli, Outcome, child, output, reload, tls_files};
+#[cfg(feature = "archive")]
+use crate::archive::{Archive, keeper::Keeper};
 use crate::auth::{Keyring, check_own_key};
 use crate::experiment::repeats::Window;
 use crate::experiment::{Store, StoreHealth, StoreOptions, keep_retaining};
@@ -83,6 +85,19 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_MAX_BATCH", value_name = "BYTES", default_value = "64MiB",
         value_parser = size(1024..=1 << 29))]
     max_batch: u64,
+    /// How deep an entry may be nested, its own object included; 400 above.
+    #[arg(long, env = "TRIALOG_MAX_NESTING", value_name = "LEVELS", default_value_t = 128,
+        value_parser = clap::value_parser!(u16).range(1..=128))]
+    max_nesting: u16,
+    /// Variants of an experiment, defined or met; further ones are answered 400.
+    #[arg(long, env = "TRIALOG_MAX_VARIANTS", value_name = "COUNT", default_value_t = 1000,
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
+    max_variants: u16,
+    /// Names of metrics in an experiment's figures and reports, the first ones in its log; values of
+    /// others are counted.
+    #[arg(long, env = "TRIALOG_METRICS_LIMIT", value_name = "COUNT", default_value_t = 256,
+        value_parser = clap::value_parser!(u16).range(1..=256))]
+    metrics_limit: u16,
     /// Bytes of requests in flight at once; further ones are answered 503.
     #[arg(long, env = "TRIALOG_INFLIGHT_BYTES", value_name = "BYTES", default_value = "256MiB",
         value_parser = size(1 << 20..=u64::MAX))]
@@ -115,6 +130,11 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_RETENTION_INTERVAL", value_name = "SECONDS", default_value = "60s",
         value_parser = seconds(Duration::from_secs(1), Duration::from_secs(86_400)))]
     retention_interval: Duration,
+    /// Sealed segments are copied to this place: s3://BUCKET/PREFIX, gs://…, az://CONTAINER/… or
+    /// file:///FOLDER, with credentials from the environment. What isn't there whole is not dropped here.
+    #[cfg(feature = "archive")]
+    #[arg(long, env = "TRIALOG_ARCHIVE", value_name = "URL")]
+    archive: Option<String>,
     /// Connections at the same time; further ones wait.
     #[arg(long, env = "TRIALOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -263,7 +283,11 @@ async fn run_server(
     let signals = reload::Signals::new()?;
 
     let own_key = own_first_key()?;
+    #[cfg(feature = "archive")]
+    let archive = args.archive.as_deref().map(Archive::open).transpose()?;
     let options = store_options(&args);
+    #[cfg(feature = "archive")]
+    let archived = options.archived.clone();
     let opening = host.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(options, opening)).await??;
     let (keyring, has_keys) = Keyring::open(&host, &args.data)?;
@@ -271,6 +295,13 @@ async fn run_server(
         make_first(&host, &store, &keyring, &args.data, own_key).await?;
     }
     let state = Arc::new(AppState::new(store, keyring, limits));
+    #[cfg(feature = "archive")]
+    let keeper = match (archive, archived) {
+        (Some(archive), Some(archived)) => {
+            Some(Keeper::start(archive, state.store.clone(), archived)?)
+        }
+        _ => None,
+    };
     match args.child {
         true => child::tell(address)?,
         false => greet(&state, &args.data, address, tls.is_some()),
@@ -304,6 +335,10 @@ async fn run_server(
     serve_tls(listener, server_tls, state.clone(), shutdown).await;
     beside.shutdown().await;
     supervisor.tell("STOPPING=1");
+    #[cfg(feature = "archive")]
+    if let Some(keeper) = keeper {
+        tokio::task::spawn_blocking(move || keeper.stop()).await?;
+    }
     write_used(&state).await;
     state.store.shutdown().await;
     watched.abort();
@@ -362,6 +397,10 @@ fn store_options(args: &Args) -> StoreOptions {
             entries_max: args.idempotency_entries as usize,
         },
         experiments_max: args.max_experiments as usize,
+        variants_max: args.max_variants.into(),
+        metrics_max: args.metrics_limit.into(),
+        #[cfg(feature = "archive")]
+        archived: args.archive.as_ref().map(|_| Arc::default()),
         ..StoreOptions::default()
     }
 }
@@ -394,7 +433,7 @@ fn limits(args: &Args) -> Result<Limits> {
 }
 
 /// The settings that can change while the server runs.
-pub const RELOADABLE: [&str; 13] = [
+pub const RELOADABLE: [&str; 14] = [
     "body_silence",
     "body_timeout",
     "handshake_timeout",
@@ -404,6 +443,7 @@ pub const RELOADABLE: [&str; 13] = [
     "max_batch",
     "max_body",
     "max_key_failures",
+    "max_nesting",
     "max_peer_connections",
     "max_requests",
     "quiet_timeout",
@@ -419,6 +459,7 @@ impl Args {
     pub fn set_limits(&self, limits: &mut Limits) {
         limits.body_bytes_max = len(self.max_body);
         limits.batch_bytes_max = len(self.max_batch);
+        limits.nesting_max = self.max_nesting.into();
         limits.requests_max = u64::from(self.max_requests);
         limits.peer_connections_max = self.max_peer_connections as usize;
         limits.key_rate = self.key_rate;

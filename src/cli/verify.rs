@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
-use super::{Outcome, output};
+use super::{Outcome, output, place};
 use crate::experiment::{Store, StoreOptions};
 use crate::fs::real;
 use crate::offline::Source;
@@ -30,10 +30,16 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Outcome> {
     let mut result = Outcome::Done;
     for path in &args.paths {
+        let disk = place::disk_of(path)?;
         if args.repair {
+            ensure!(
+                !disk.is_remote(path),
+                "{}: an archive is only read: copy what is to be repaired to a folder",
+                path.display()
+            );
             settle(path)?;
         }
-        let report = verify_beside(real::host().disk, path)?;
+        let report = verify_beside(disk, path)?;
         for finding in &report.findings {
             output::data(format_args!("{}: {}", finding.path.display(), finding.what))?;
         }

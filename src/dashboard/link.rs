@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::model::{LogId, Slug};
+use crate::percent::encoded;
 
 /// The list of experiments.
 pub const EXPERIMENTS: &str = "/ui/experiments";
@@ -42,17 +43,7 @@ pub fn with(path: &str, parameters: &[(&str, &str)]) -> String {
         if value.is_empty() {
             continue;
         }
-        let _infallible = write!(link, "{mark}{name}=");
-        for byte in value.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                    link.push(char::from(byte));
-                }
-                other => {
-                    let _infallible = write!(link, "%{other:02X}");
-                }
-            }
-        }
+        let _infallible = write!(link, "{mark}{name}={}", encoded(value));
         mark = '&';
     }
     link

@@ -31,7 +31,8 @@ use crate::log::segment_file::Trouble;
 use crate::log::view::{LogSummary, LogView};
 use crate::log::writer::{LogOptions, LogWriter};
 use crate::metrics::experiments::{Counters, ExperimentCounters};
-use crate::model::{Definition, Description, DroppedCount, NewEntry, VARIANTS_MAX, VariantCount};
+use crate::model::{Definition, Description, DroppedCount, NewEntry, VariantCount};
+use crate::stats::summary;
 
 /// Messages taken from the mailbox at once.
 const MESSAGES_MAX: usize = 512;
@@ -95,8 +96,15 @@ pub struct Shared {
     pub repeats_memory: Budget,
     /// The memory for figures of metrics, over all experiments.
     pub figures_memory: FiguresMemory,
+    /// How many variants an experiment may have.
+    pub variants_max: usize,
+    /// How much is kept of an experiment's metrics.
+    pub figure_limits: summary::Limits,
     /// What became durable, by experiment.
     pub counters: ExperimentCounters,
+    /// How far logs are in an archive, if there is one.
+    #[cfg(feature = "archive")]
+    pub archived: Option<Arc<super::archived::Archived>>,
 }
 
 /// Whom an actor tells what.
@@ -368,7 +376,7 @@ impl Actor {
             if new.contains(&*entry.variant_key) || self.has_met(&entry.variant_key) {
                 continue;
             }
-            if self.variant_count() + new.len() >= VARIANTS_MAX {
+            if self.variant_count() + new.len() >= self.shared.variants_max {
                 return Some(AppendError::TooManyVariants { position });
             }
             new.insert(&entry.variant_key);
@@ -489,7 +497,9 @@ impl Actor {
     }
 
     async fn define(&mut self, definition: Definition) -> Result<Description, StoreError> {
-        definition::check(&definition).map_err(StoreError::BadDefinition)?;
+        // One that has more, since the setting was another, can still be changed.
+        let variants_max = self.file.definition.variants.len();
+        definition::check(&definition, variants_max.max(self.shared.variants_max))?;
         let kept = |key: &str| {
             definition
                 .variants

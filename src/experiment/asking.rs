@@ -13,6 +13,7 @@ use super::definition::DefinitionFile;
 use super::error::ReadError;
 use super::figures::Figures;
 use super::folder;
+use super::glance::Glances;
 use super::log_figures::LogFigures;
 use super::store::Store;
 use crate::log::cursor::Met;
@@ -22,6 +23,7 @@ use crate::log::select::{Order, Selection};
 use crate::log::view::LogView;
 use crate::model::{Definition, DroppedCount, Slug};
 use crate::stats::question::{QuestionError, Take};
+use crate::stats::summary::Limits;
 use crate::stats::{Answer, Entries, Question, Summary};
 
 /// Questions at the same time whose answers are in the summaries.
@@ -97,15 +99,21 @@ impl Store {
     }
 
     /// The answer to a question about an experiment. Its definition is the experiment's, but for a unit
-    /// that the question names itself.
+    /// that the question names itself, and its limits are the store's.
     pub async fn answer(
         &self,
         slug: &Slug,
         question: Question,
     ) -> Result<Answered, QuestionError<ReadError>> {
         let asked = self.asked(slug).await.map_err(QuestionError::Log)?;
+        // Before the definition is read: what comes in between keeps nothing.
+        let change_count = self.registry.with_glances(slug, Glances::change_count);
         let definition = self.definition(slug).await.map_err(QuestionError::Log)?;
-        let question = question.about(definition);
+        let is_by_own_unit = definition.unit.is_some()
+            && question.definition.unit.is_none()
+            && question.by.is_none();
+        let mut question = question.about(definition);
+        question.limits = self.shared.figure_limits;
         let turns = match question.is_summary_enough() {
             true => &self.turns.summaries,
             false => &self.turns.scans,
@@ -118,7 +126,16 @@ impl Store {
             })
         };
         let answered = in_turn(turns, asked, ask).await;
-        answered.map_err(QuestionError::Log)?
+        let answered = answered.map_err(QuestionError::Log)??;
+        if let (true, Some(change_count), Answer::Whole(report)) =
+            (is_by_own_unit, change_count, &answered.answer)
+        {
+            let is_mismatch = report.sample_ratio.is_mismatch;
+            self.registry.with_glances(slug, |glances| {
+                glances.keep_unit_ratio(is_mismatch, change_count);
+            });
+        }
+        Ok(answered)
     }
 
     async fn asked(&self, slug: &Slug) -> Result<Asked, ReadError> {
@@ -173,7 +190,7 @@ impl Asked {
     fn figures(&mut self) -> Result<Figures, ReadError> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let frozen = self.view.frozen();
-        let figures = kept.read(&frozen, &self.shared.host.disk)?;
+        let figures = kept.read(&frozen, &self.shared.host.disk, self.shared.figure_limits)?;
         let bytes = kept.bytes();
         drop(kept);
         self.shared.figures_memory.note(&self.kept, bytes);
@@ -186,7 +203,8 @@ impl Asked {
 impl Entries for Asked {
     type Error = ReadError;
 
-    fn summary(&mut self) -> Result<Summary, ReadError> {
+    /// They are the store's limits: what is kept between two questions has them.
+    fn summary(&mut self, _: Limits) -> Result<Summary, ReadError> {
         Ok(self.figures()?.summary)
     }
 

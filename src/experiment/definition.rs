@@ -5,11 +5,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::StoreError;
 use super::folder::STORE_FORMAT;
 use crate::fs::{Disk, read_small, replace_file};
 use crate::json_file;
 use crate::log::expiry::Limits;
-use crate::model::{Definition, Slug, VARIANT_KEY_BYTES_MAX, VARIANTS_MAX};
+use crate::model::{Definition, Slug, VARIANT_KEY_BYTES_MAX};
 
 /// The name of the file.
 pub const DEFINITION_FILE: &str = "experiment.json";
@@ -65,14 +66,19 @@ fn invalid(error: impl std::fmt::Display) -> io::Error {
     )
 }
 
-/// Says what is wrong with a definition, if anything is.
-pub fn check(definition: &Definition) -> Result<(), String> {
+/// Says what is wrong with a definition that may have so many variants, if anything is.
+pub fn check(definition: &Definition, variants_max: usize) -> Result<(), StoreError> {
+    // First: what follows compares each variant with all others.
+    if definition.variants.len() > variants_max {
+        return Err(StoreError::TooManyVariants(variants_max));
+    }
+    check_parts(definition).map_err(StoreError::BadDefinition)
+}
+
+fn check_parts(definition: &Definition) -> Result<(), String> {
     let variants = &definition.variants;
     if variants.is_empty() && !definition.open_variants {
         return Err("an experiment needs at least one variant, or openVariants".into());
-    }
-    if variants.len() > VARIANTS_MAX {
-        return Err(format!("at most {VARIANTS_MAX} variants"));
     }
     for (position, variant) in variants.iter().enumerate() {
         if variant.key.is_empty() || variant.key.len() > VARIANT_KEY_BYTES_MAX {
@@ -126,6 +132,7 @@ pub fn limits(definition: &Definition) -> Option<Limits> {
     let limits = Limits {
         age_ms_max: retention.max_age.as_deref().and_then(age_ms),
         bytes_max: retention.max_bytes,
+        number_end: None,
     };
     (limits != Limits::default()).then_some(limits)
 }
@@ -161,7 +168,7 @@ mod tests {
                 max_age: Some(age.into()),
                 max_bytes: None,
             };
-            check(&Definition {
+            check_parts(&Definition {
                 open_variants: true,
                 retention: Some(retention),
                 ..Definition::default()

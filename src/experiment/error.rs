@@ -82,6 +82,9 @@ pub enum StoreError {
     /// The definition can't be: says why.
     #[error("{0}")]
     BadDefinition(String),
+    /// The definition has more variants than it may; says how many that is.
+    #[error("at most {0} variants")]
+    TooManyVariants(usize),
     /// A variant that has entries was left out.
     #[error("variant {0:?} has entries and can't be removed")]
     VariantInUse(Box<str>),

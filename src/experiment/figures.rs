@@ -4,6 +4,7 @@ use crate::log::index::variant_key_of;
 use crate::log::reader::Segment;
 use crate::log::record::Record;
 use crate::log::scan::Found;
+use crate::log::view::MetricsFold;
 use crate::stats::Summary;
 use crate::stats::question::Take;
 
@@ -14,11 +15,11 @@ pub struct Names(Vec<(u16, Box<str>)>);
 
 impl Names {
     /// Takes in what a scan found; hands entries on.
-    pub fn read(&mut self, found: Found<'_>, take: &mut Take<'_>) {
+    pub fn read(&mut self, found: &Found<'_>, take: &mut Take<'_>) {
         let Found::Record { record, .. } = found else {
             return;
         };
-        match record {
+        match *record {
             Record::Variant(variant) => self.0.push((variant.number, variant.key.into())),
             Record::Entry(entry) => {
                 let at = entry.received_at_ms;
@@ -38,7 +39,7 @@ pub fn scan(segment: &Segment, take: &mut Take<'_>) -> usize {
     let mut damage_count = 0;
     for found in segment.scan() {
         damage_count += usize::from(matches!(found, Found::Damage(_)));
-        names.read(found, take);
+        names.read(&found, take);
     }
     damage_count
 }
@@ -52,15 +53,37 @@ pub fn fold(segment: &Segment) -> (Summary, usize) {
     (summary, damage_count)
 }
 
-/// What a footer keeps of a segment's metrics: nothing if it would not be all that a log may keep of
-/// them, since what is merged would depend on how the log was split then.
+/// What a footer keeps of a segment's metrics.
 pub fn section(segment: &Segment) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let summary = fold(segment).0;
-    if !summary.is_coarse() {
-        summary.encode(&mut bytes);
+    let mut sealed = Sealed::default();
+    segment.scan().for_each(|found| sealed.take(&found));
+    sealed.section()
+}
+
+/// The fold of a segment that is being sealed.
+#[derive(Debug, Default)]
+pub struct Sealed {
+    names: Names,
+    summary: Summary,
+}
+
+impl MetricsFold for Sealed {
+    fn take(&mut self, found: &Found<'_>) {
+        let Self { names, summary } = self;
+        names.read(found, &mut |variant, at, body| {
+            summary.apply(variant, at, body);
+        });
     }
-    bytes
+
+    /// Nothing if it would not be all that a log may keep of them, since what is merged would depend on
+    /// how the log was split then.
+    fn section(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if !self.summary.is_coarse() {
+            self.summary.encode(&mut bytes);
+        }
+        bytes
+    }
 }
 
 /// What is known of the metrics of a segment, or of a log.

@@ -39,6 +39,8 @@ struct Kept {
     glance: Option<Arc<Glance>>,
     /// What its last actor left behind.
     left: Option<ViewState>,
+    /// Whether its last report by unit found another ratio of units than the planned one.
+    is_unit_mismatch: Option<bool>,
     /// How often its definition was changed.
     change_count: u64,
 }
@@ -74,9 +76,24 @@ impl Glances {
         kept.glance = (kept.change_count == change_count).then_some(glance);
     }
 
+    /// Whether the last report by unit, since the definition was changed or the process began, found
+    /// another ratio of units than the planned one; `None` without one.
+    pub fn is_unit_mismatch(&self) -> Option<bool> {
+        self.kept().is_unit_mismatch
+    }
+
+    /// Keeps what a report by unit found, unless the definition was changed since.
+    pub fn keep_unit_ratio(&self, is_mismatch: bool, change_count: u64) {
+        let mut kept = self.kept();
+        if kept.change_count == change_count {
+            kept.is_unit_mismatch = Some(is_mismatch);
+        }
+    }
+
     /// Takes note that the definition was changed.
     pub fn change(&self) {
         let mut kept = self.kept();
+        kept.is_unit_mismatch = None;
         kept.change_count += 1;
         kept.glance = None;
     }
@@ -126,6 +143,14 @@ impl Store {
     /// How many requests named a variant that isn't one of the experiment's, since the process began.
     pub fn unknown_variant_count(&self, slug: &Slug) -> u64 {
         self.registry.unknown_variant_count(slug)
+    }
+
+    /// Whether the last report by the experiment's unit found a mismatch of the sample ratio: only that
+    /// reads all entries, so a list can't. `None` if there was none since its definition was changed or the
+    /// process began.
+    pub fn is_unit_mismatch(&self, slug: &Slug) -> Option<bool> {
+        self.registry
+            .with_glances(slug, Glances::is_unit_mismatch)?
     }
 
     /// How many entries of each variant came when.

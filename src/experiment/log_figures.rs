@@ -5,7 +5,7 @@
 //! Nothing is folded before somebody asks: an entry costs its writer nothing, and ten thousand
 //! experiments that nobody looks at take no memory (what those take that somebody does is bounded by
 //! `figures_memory`). What a first question has to read is at most what
-//! isn't sealed yet.
+//! isn't sealed yet, which is a segment or two also under load.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::log::index::variant_key_of;
 use crate::log::reader::SegmentError;
 use crate::model::LogId;
 use crate::stats::Summary;
+use crate::stats::summary::Limits;
 
 /// The figures of a log as far as they were asked for.
 #[derive(Default)]
@@ -47,9 +48,18 @@ struct Live {
 }
 
 impl LogFigures {
-    /// The figures of a log as it is frozen. It was never read as of a later moment.
-    pub fn read(&mut self, log: &Frozen, disk: &Arc<dyn Disk>) -> Result<Figures, SegmentError> {
+    /// The figures of a log as it is frozen; the whole of it keeps so much, and each of its segments
+    /// what a footer does. It was never read as of a later moment, or with other limits.
+    pub fn read(
+        &mut self,
+        log: &Frozen,
+        disk: &Arc<dyn Disk>,
+        limits: Limits,
+    ) -> Result<Figures, SegmentError> {
         self.forget_unless_of(log);
+        if self.ended.salts.is_empty() {
+            self.ended.summary = Summary::new(limits);
+        }
         let mut all: Option<Figures> = None;
         let mut live = Vec::new();
         let mut scanned_bytes = 0;
@@ -140,12 +150,18 @@ impl Live {
         segment: &LiveSegment<'_>,
         disk: &Arc<dyn Disk>,
     ) -> Result<u64, SegmentError> {
+        let keys = segment.variant_keys();
         let mut cursor = segment.cursor_behind(disk.clone(), self.last);
         while cursor.step(&mut |met| {
             match met {
                 Met::Entry(entry) => {
-                    let key = variant_key_of(entry.body);
-                    self.summary.apply(&key, entry.received_at_ms, entry.body);
+                    let at = entry.received_at_ms;
+                    match keys.get(usize::from(entry.variant)) {
+                        Some(Some(key)) => self.summary.apply(key, at, entry.body),
+                        _ => self
+                            .summary
+                            .apply(&variant_key_of(entry.body), at, entry.body),
+                    }
                     self.last = Some(entry.id);
                 }
                 Met::Lost(_) => self.damage_count += 1,

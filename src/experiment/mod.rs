@@ -2,6 +2,8 @@
 
 mod actor;
 mod actor_thread;
+#[cfg(feature = "archive")]
+pub mod archived;
 pub mod asking;
 mod batch;
 mod blocking;

@@ -198,6 +198,11 @@ impl Registry {
         slot.map_or(0, |slot| slot.glances.unknown_variants.get())
     }
 
+    /// What `look` finds in what is kept of an experiment's last look, if there is such an experiment.
+    pub fn with_glances<T>(&self, slug: &Slug, look: impl FnOnce(&Glances) -> T) -> Option<T> {
+        Some(look(&self.slots().by_slug.get(slug)?.glances))
+    }
+
     /// The handle of an experiment's actor, if it is there.
     pub fn live_handle(&self, slug: &Slug) -> Option<Handle> {
         self.slots().by_slug.get(slug)?.handle()

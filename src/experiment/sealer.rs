@@ -2,8 +2,9 @@
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tracing::{debug, warn};
 
@@ -82,17 +83,22 @@ impl Sealer {
 }
 
 fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Job>, sealed: &Arc<Counter>) {
-    let mut postponed = Vec::new();
-    while let Some(job) = next_job(closed, &mut postponed) {
+    let mut waiting = Waiting {
+        postponed: Vec::new(),
+        to_be_released: Vec::new(),
+        release_at: Instant::now(),
+    };
+    while let Some(job) = waiting.next_job(closed) {
         let segment = job.segment;
         if journal.flush().is_err() {
             continue;
         }
+        let to_be_released = Arc::downgrade(&segment);
         match segment.make_footer(
             disk,
             &job.incarnation,
             journal.sector_bytes(),
-            &figures::section,
+            &mut figures::Sealed::default(),
         ) {
             Ok(None) => segment.note_done(),
             Ok(Some(sealing)) => journal.submit(footer_group(segment, sealing, sealed.clone())),
@@ -100,25 +106,60 @@ fn run(disk: &Arc<dyn Disk>, journal: &dyn Journal, closed: &Receiver<Job>, seal
                 segment.note_done();
                 journal.note_full();
             }
-            Err(error) if is_out_of_descriptors(&error) => postponed.push(Job { segment, ..job }),
+            Err(error) if is_out_of_descriptors(&error) => {
+                waiting.postponed.push(Job { segment, ..job });
+                continue;
+            }
             // The folder went with the experiment.
             Err(error) if error.kind() == io::ErrorKind::NotFound => segment.note_done(),
             // Writing out or syncing what was acknowledged failed.
             Err(error) => journal.poison("sealing a segment", &error),
         }
+        waiting.to_be_released.push(to_be_released);
     }
 }
 
-/// The next new job; when none comes for a while, one that was postponed. `None` when no new ones
-/// will come: what is postponed is sealed by the next start.
-fn next_job(closed: &Receiver<Job>, postponed: &mut Vec<Job>) -> Option<Job> {
-    if postponed.is_empty() {
-        return closed.recv().ok();
+/// What waits for something else.
+struct Waiting {
+    /// For a descriptor.
+    postponed: Vec<Job>,
+    /// For their footers to be in their files: until then their indexes stay in memory.
+    to_be_released: Vec<Weak<ClosedSegment>>,
+    /// When it is next looked whether they are.
+    release_at: Instant,
+}
+
+impl Waiting {
+    /// The next new job; when none comes for a while, one that was postponed. `None` when no new ones
+    /// will come: what is postponed is sealed by the next start.
+    fn next_job(&mut self, closed: &Receiver<Job>) -> Option<Job> {
+        loop {
+            if self.postponed.is_empty() && self.to_be_released.is_empty() {
+                return closed.recv().ok();
+            }
+            let now = Instant::now();
+            if now >= self.release_at {
+                self.release_at = now + WRITE_OUT_INTERVAL;
+                self.release();
+            }
+            match closed.recv_timeout(WRITE_OUT_INTERVAL) {
+                Ok(job) => return Some(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+            if let Some(job) = self.postponed.pop() {
+                return Some(job);
+            }
+        }
     }
-    match closed.recv_timeout(WRITE_OUT_INTERVAL) {
-        Ok(job) => Some(job),
-        Err(RecvTimeoutError::Timeout) => postponed.pop(),
-        Err(RecvTimeoutError::Disconnected) => None,
+
+    /// Lets the indexes go whose footers are written. Whoever looks at a log does so, too, and an idle log
+    /// is looked at by nobody.
+    fn release(&mut self) {
+        let is_held = |segment: &Weak<ClosedSegment>| {
+            segment.upgrade().is_some_and(|segment| !segment.release())
+        };
+        self.to_be_released.retain(is_held);
     }
 }
 
@@ -139,5 +180,59 @@ fn footer_group(segment: Arc<ClosedSegment>, sealing: Sealing, sealed: Arc<Count
                 debug!(segment = segment.header.first_sequence, "sealed");
             }
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::experiment::{Store, StoreOptions};
+    use crate::fs::sim::SimMachine;
+    use crate::log::listing::SegmentRef;
+    use crate::model::{Definition, NewEntry, Slug};
+
+    #[tokio::test]
+    async fn an_index_leaves_memory_once_its_footer_is_written_though_nobody_looks() {
+        let machine = SimMachine::new(1, 512);
+        let options = StoreOptions {
+            dir: "/store".into(),
+            segment_bytes: 4096,
+            free_bytes_min: 0,
+            ..StoreOptions::default()
+        };
+        let store = Store::open(options, machine.host()).unwrap();
+        let one = Slug::parse("one").unwrap();
+        let definition = Definition {
+            open_variants: true,
+            ..Definition::default()
+        };
+        store.define(&one, definition).await.unwrap();
+        let view = store.handle(&one).await.unwrap().view;
+        for _ in 0..30 {
+            let entry = NewEntry {
+                variant_key: "A".into(),
+                body: format!(r#"{{"variantKey":"A","input":"{}"}}"#, "x".repeat(600)).into(),
+                idempotency: None,
+            };
+            let permit = store.reserve(1000).unwrap();
+            store.append(&one, entry, permit).await.unwrap();
+        }
+        let closed = view
+            .segments(0)
+            .into_iter()
+            .filter_map(|segment| match segment {
+                SegmentRef::Closed(closed) => Some(closed),
+                SegmentRef::Active(_) => None,
+            });
+        let closed: Vec<Arc<ClosedSegment>> = closed.collect();
+        assert!(closed.len() > 2, "several were closed");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while closed.iter().any(|segment| segment.is_held()) {
+            assert!(Instant::now() < deadline, "their indexes stay");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        store.shutdown().await;
     }
 }

@@ -30,7 +30,10 @@ use crate::journal::{Journal, JournalHealth};
 use crate::log::segment_file::Trouble;
 use crate::log::writer::LogOptions;
 use crate::metrics::experiments::ExperimentCounters;
-use crate::model::{Definition, Description, Durability, Entry, LogId, NewEntry, Slug};
+use crate::model::{
+    Definition, Description, Durability, Entry, LogId, NewEntry, Slug, VARIANTS_MAX,
+};
+use crate::stats::summary::{self, METRICS_MAX};
 
 /// How a store behaves.
 #[derive(Debug, Clone)]
@@ -61,8 +64,15 @@ pub struct StoreOptions {
     pub repeats_bytes: usize,
     /// The memory for figures of metrics between two questions, over all experiments in use.
     pub figures_bytes: usize,
+    /// How many variants an experiment may have, defined or met; [`VARIANTS_MAX`] at most.
+    pub variants_max: usize,
+    /// How many names of metrics figures have, the first ones in the log; [`METRICS_MAX`] at most.
+    pub metrics_max: usize,
     /// How many experiments have counters of their own.
     pub counted_experiments_max: usize,
+    /// How far logs are in an archive, if there is one: what isn't there is kept.
+    #[cfg(feature = "archive")]
+    pub archived: Option<Arc<super::archived::Archived>>,
 }
 
 /// What is answered when an experiment was created or updated.
@@ -105,7 +115,11 @@ impl Default for StoreOptions {
             window: Window::default(),
             repeats_bytes: 512 << 20,
             figures_bytes: 256 << 20,
+            variants_max: VARIANTS_MAX,
+            metrics_max: METRICS_MAX,
             counted_experiments_max: 100,
+            #[cfg(feature = "archive")]
+            archived: None,
         }
     }
 }
@@ -185,7 +199,14 @@ impl Store {
                 window: options.window,
                 repeats_memory: Budget::new(options.repeats_bytes),
                 figures_memory: FiguresMemory::new(options.figures_bytes),
+                variants_max: options.variants_max.min(VARIANTS_MAX),
+                figure_limits: summary::Limits {
+                    metrics: options.metrics_max.min(METRICS_MAX),
+                    ..summary::Limits::default()
+                },
                 counters: ExperimentCounters::new(options.counted_experiments_max),
+                #[cfg(feature = "archive")]
+                archived: options.archived.clone(),
             }),
             folder,
             options,
@@ -196,6 +217,30 @@ impl Store {
     /// The store's folder.
     pub fn dir(&self) -> &Path {
         &self.options.dir
+    }
+
+    /// How far logs are in an archive, if there is one.
+    #[cfg(feature = "archive")]
+    pub fn archived(&self) -> Option<Arc<super::archived::Archived>> {
+        self.options.archived.clone()
+    }
+
+    /// What its folder is on.
+    #[cfg(feature = "archive")]
+    pub fn disk(&self) -> Arc<dyn crate::fs::Disk> {
+        self.shared.host.disk.clone()
+    }
+
+    /// What tells it from other stores.
+    #[cfg(feature = "archive")]
+    pub fn store_id(&self) -> u64 {
+        self.folder.store_id
+    }
+
+    /// How many segments were sealed since it was opened.
+    #[cfg(feature = "archive")]
+    pub fn sealed_count(&self) -> u64 {
+        self.shared.sealer.sealed_count()
     }
 
     /// What an acknowledgement means here.
@@ -293,7 +338,7 @@ impl Store {
     /// Creates an experiment, or changes its definition. Once begun, that is done to its end, also
     /// when this future is dropped.
     pub async fn define(&self, slug: &Slug, definition: Definition) -> Result<Defined, StoreError> {
-        definition::check(&definition).map_err(StoreError::BadDefinition)?;
+        definition::check(&definition, VARIANTS_MAX)?;
         let catalogue = self.catalogue.clone().lock_owned().await;
         if self.is_closing.load(Ordering::Acquire) {
             return Err(ReadError::ShuttingDown.into());
@@ -309,6 +354,7 @@ impl Store {
                 description,
             });
         }
+        definition::check(&definition, self.options.variants_max)?;
         if self.registry.len() >= self.options.experiments_max {
             return Err(StoreError::TooManyExperiments);
         }

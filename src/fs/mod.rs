@@ -68,6 +68,11 @@ pub trait Disk: Send + Sync {
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
     /// The size of the disk's unit of writing: a power cut may tear what lies within one.
     fn sector_bytes(&self, path: &Path) -> io::Result<usize>;
+    /// Whether what is at `path` can only be read, and each read is a request to another machine: what
+    /// isn't wanted is better not read.
+    fn is_remote(&self, _path: &Path) -> bool {
+        false
+    }
 }
 
 /// How a file is opened.
@@ -100,6 +105,9 @@ pub trait File: Send + Sync {
     /// Makes the file's bytes and length durable. After an error nothing is known about bytes
     /// written since the last success, and asking again proves nothing.
     fn sync_data(&self) -> io::Result<()>;
+    /// Has the disk begin to take the `len` bytes at `offset`, so that a later sync finds little left to
+    /// write. A hint, which a disk need not follow: nobody waits for it, and it makes nothing durable.
+    fn begin_write_back(&self, _offset: u64, _len: u64) {}
     /// Lets go of cached bytes that are on disk, so that the next read asks the disk itself.
     fn drop_cache(&self) -> io::Result<()>;
     /// The first `len` bytes, mapped where the disk can. The caller has read the length first

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::Advice;
 
 use super::{
     Access, Clock, Dir, DirEntry, Disk, Entropy, File, FileSystem, Host, LockGuard, Mapping,
@@ -184,13 +187,15 @@ impl File for RealFile {
         self.0.sync_data()
     }
 
+    fn begin_write_back(&self, offset: u64, len: u64) {
+        // Linux begins to write what is dirty in the range, and lets go only of what isn't.
+        // (`sync_file_range` would say just that, and has no safe wrapper.)
+        let len = NonZeroU64::new(len);
+        let _only_a_hint = rustix::fs::fadvise(&self.0, offset, len, Advice::DontNeed);
+    }
+
     fn drop_cache(&self) -> io::Result<()> {
-        Ok(rustix::fs::fadvise(
-            &self.0,
-            0,
-            None,
-            rustix::fs::Advice::DontNeed,
-        )?)
+        Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
 
     #[allow(unsafe_code)]

@@ -76,6 +76,7 @@ codes! {
     UnknownVariant BAD_REQUEST "unknown_variant",
     TooManyVariants BAD_REQUEST "too_many_variants",
     // Everything else that a client can get wrong.
+    MalformedHead BAD_REQUEST "malformed_head",
     BadSlug BAD_REQUEST "bad_slug",
     BadDefinition BAD_REQUEST "bad_definition",
     BadKeyRequest BAD_REQUEST "bad_key_request",
@@ -152,9 +153,7 @@ impl ApiError {
 
     /// Too much is in flight: says which limit was met.
     pub fn overloaded(limit: Limit, message: impl Into<Cow<'static, str>>) -> Self {
-        let mut error = Self::new(Code::Overloaded, message);
-        error.limit = Some(limit);
-        error
+        Self::new(Code::Overloaded, message).with_limit(limit)
     }
 
     /// Something that may be asked again after `wait`, and not before.
@@ -167,6 +166,12 @@ impl ApiError {
     /// Adds what the server's log should say.
     pub fn with_detail(mut self, detail: impl ToString) -> Self {
         self.detail = Some(detail.to_string());
+        self
+    }
+
+    /// Says which limit was met, for the metrics.
+    pub fn with_limit(mut self, limit: Limit) -> Self {
+        self.limit = Some(limit);
         self
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::json::NESTING_MAX;
+
 /// What a client may ask for, and how long it may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -9,6 +11,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// The largest body of a batch, in bytes.
     pub batch_bytes_max: usize,
+    /// How deep an entry may be nested, its own object included; [`NESTING_MAX`] at most.
+    pub nesting_max: usize,
     /// The longest path with its query, in bytes.
     pub url_bytes_max: usize,
     /// Names and values of all headers, in bytes.
@@ -48,6 +52,7 @@ impl Default for Limits {
         Self {
             body_bytes_max: 1 << 20,
             batch_bytes_max: 64 << 20,
+            nesting_max: NESTING_MAX,
             url_bytes_max: 8 << 10,
             header_bytes_max: 32 << 10,
             connections_max: 10_000,

@@ -19,7 +19,7 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident $word:literal,)*) => {
-        /// A limit of the server's, where the error's code doesn't say which one was met.
+        /// A limit of the server's, where no error's code says that it alone was met.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Limit { $($(#[$doc])* $name,)* }
 
@@ -51,6 +51,12 @@ limits! {
     SlowHead "slow_head",
     /// How long a connection may be quiet.
     Quiet "quiet_connection",
+    /// How long a handshake of TLS may take.
+    Handshake "handshake",
+    /// Variants of an experiment.
+    Variants "variants",
+    /// Metrics that are kept of an experiment: an answer lacks some.
+    Metrics "metrics",
 }
 
 /// The front end's figures.
@@ -187,7 +193,7 @@ impl HttpMetrics {
         }
         let mut family = text.counter(
             "trialog_limits_met_total",
-            "How often a limit was met whose error has the code overloaded, or no error at all.",
+            "How often a limit was met that has no error, or none with a code of its own.",
         );
         for ((_, word), counter) in Limit::ALL.iter().zip(&self.limits) {
             family.sample(&[("limit", word)], counter.get());

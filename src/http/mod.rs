@@ -25,6 +25,7 @@ pub mod router;
 mod server;
 mod service;
 pub mod tls;
+mod unparsed;
 
 pub use handlers::openapi::DOCUMENT;
 pub use handlers::report::DAMAGED_PLACES;

@@ -1,7 +1,6 @@
 //! Query strings: known names once each, with plain values.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use super::error::{ApiError, ApiResult, Code};
 
@@ -82,25 +81,10 @@ pub fn decoded<'q>(name: &str, value: &'q str) -> ApiResult<Cow<'q, str>> {
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| bad())
 }
 
-/// A text as the value of a parameter: what [`decoded`] reads.
-pub fn encoded(text: &str) -> String {
-    let mut value = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                value.push(char::from(byte));
-            }
-            other => {
-                let _infallible = write!(value, "%{other:02X}");
-            }
-        }
-    }
-    value
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::percent::encoded;
 
     proptest::proptest! {
         #[test]

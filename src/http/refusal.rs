@@ -10,7 +10,10 @@ impl From<AppendError> for ApiError {
         let code = match &error {
             AppendError::UnknownExperiment => return unknown_experiment(),
             AppendError::UnknownVariant { defined, .. } => return unknown_variant(defined),
-            AppendError::TooManyVariants { .. } => Code::TooManyVariants,
+            AppendError::TooManyVariants { .. } => {
+                let refused = Self::new(Code::TooManyVariants, error.to_string());
+                return refused.with_limit(Limit::Variants);
+            }
             AppendError::KeyConflict { .. } => Code::IdempotencyConflict,
             AppendError::Overloaded => return overloaded(Limit::Machine),
             AppendError::MailboxFull => return overloaded(Limit::Mailbox),
@@ -48,6 +51,10 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::UnknownExperiment => unknown_experiment(),
             StoreError::BadDefinition(why) => Self::new(Code::BadDefinition, why),
+            StoreError::TooManyVariants(_) => {
+                let refused = Self::new(Code::BadDefinition, error.to_string());
+                refused.with_limit(Limit::Variants)
+            }
             StoreError::VariantInUse(_) => Self::new(Code::VariantInUse, error.to_string()),
             StoreError::TooManyExperiments => {
                 Self::new(Code::TooManyExperiments, error.to_string())

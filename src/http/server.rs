@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, warn};
 
+use super::error::ApiError;
 use super::framing::Watched;
 use super::life::{Life, Lives};
 use super::limits::Limits;
@@ -24,6 +25,7 @@ use super::peers::{Peer, Peers};
 use super::router::Router;
 use super::service::{Origin, respond};
 use super::tls::Tls;
+use super::unparsed::{self, Unparsed};
 use crate::auth::Keyring;
 use crate::experiment::Store;
 
@@ -34,8 +36,6 @@ pub(super) const DOWNLOADS_MAX: usize = 64;
 /// What the parser takes beyond the limits of URL and headers, so that these are ours to tell. It takes
 /// no less than 8 KiB.
 const HEAD_MARGIN: usize = 8 << 10;
-/// The answer to a connection of a peer that has as many as it may.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 /// How long accepting pauses when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -226,12 +226,14 @@ impl Connections {
             .peers
             .enter(address, state.limits().peer_connections_max);
         let Some(peer) = peer else {
-            state.metrics.met(Limit::PeerConnections, 1);
+            let message = "this address has too many connections: close one, or try again";
+            let refused = ApiError::overloaded(Limit::PeerConnections, message);
+            let answer = unparsed::refuse(state, refused, b"");
             // Past the runtime, which doesn't know yet that there is room; and there is for so few bytes.
             if self.tls.is_none()
                 && let Ok(mut stream) = stream.into_std()
             {
-                let told = io::Write::write(&mut stream, TOO_MANY);
+                let told = io::Write::write(&mut stream, &answer);
                 debug!(?told, "a peer has too many connections");
             }
             return;
@@ -298,7 +300,10 @@ impl Front {
                 }
             }
             Ok(Err(error)) => debug!(%error, "a handshake failed"),
-            Err(_) => debug!("a handshake took too long"),
+            Err(_) => {
+                self.state.metrics.met(Limit::Handshake, 1);
+                debug!("a handshake took too long");
+            }
         }
     }
 
@@ -307,7 +312,7 @@ impl Front {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let state = self.state.clone();
-        let (stream, ambiguity) = Watched::new(stream);
+        let (stream, ambiguity) = Watched::new(Unparsed::new(stream, state.clone()));
         let life = Life::new();
         let seen = life.clone();
         let (told, address) = (state.clone(), place.peer.address());

@@ -521,19 +521,21 @@ pub fn write_lap_header(file: &dyn File, header: &LapHeader) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Doubles a journal file with zeros, up to `len_max`, and syncs it. A full disk leaves it as it
-/// is.
+/// Doubles a journal file with zeros, up to `len_max`, and syncs it: as far as a disk that fills lets it.
 fn grow(file: &dyn File, len: u64, len_max: u64) -> Result<u64, Trouble> {
     let target = (len * 2).min(len_max);
     if target <= len {
         return Ok(len);
     }
-    match write_zeros(file, len, target) {
-        Ok(()) => {}
-        Err(error) if is_full(&error) => return Ok(len),
-        Err(error) => return Err(Trouble::Write(error)),
+    // In small steps, each synced: the other lap's syncs would stand behind one large one.
+    for begin in (len..target).step_by(ZEROS_LEN) {
+        match write_zeros(file, begin, target.min(begin + ZEROS_LEN as u64)) {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => return Ok(begin),
+            Err(error) => return Err(Trouble::Write(error)),
+        }
+        file.sync_data().map_err(Trouble::Sync)?;
     }
-    file.sync_data().map_err(Trouble::Sync)?;
     Ok(target)
 }
 

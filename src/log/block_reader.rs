@@ -258,6 +258,7 @@ impl BlockReader {
                 Ok(Record::Entry(entry)) => Read::Entry(EntryRef {
                     id: frame.header.id,
                     received_at_ms: entry.received_at_ms,
+                    variant: entry.variant,
                     body: entry.body,
                 }),
                 _ => Read::Lost(Some(frame.header.id)),
@@ -296,6 +297,7 @@ impl BlockReader {
                         found.push(Read::Entry(EntryRef {
                             id: frame.header.id,
                             received_at_ms: entry.received_at_ms,
+                            variant: entry.variant,
                             body: entry.body,
                         }));
                     }

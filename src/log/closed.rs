@@ -10,6 +10,7 @@ use super::index::{Block, Keyed, SegmentIndex, block_of};
 use super::lead::Lead;
 use super::listing::Figures;
 use super::reader::{EndHint, Segment, SegmentError};
+use super::scan::Found;
 use super::segment::SegmentHeader;
 use super::segment_file::{Incarnation, SegmentFile};
 use super::view::{ActiveSegment, LogSummary, damaged, find_entry};
@@ -51,6 +52,14 @@ pub struct Sealing {
     pub lead: Lead,
     /// Zeros, then the footer.
     pub bytes: Vec<u8>,
+}
+
+/// Makes what a footer keeps of the entries' metrics, of which the log knows nothing.
+pub trait MetricsFold {
+    /// Takes in what is met in the segment, in its order.
+    fn take(&mut self, found: &Found<'_>);
+    /// What the footer keeps of it: nothing, if it can't keep all of it.
+    fn section(&self) -> Vec<u8>;
 }
 
 /// What is kept in memory of a closed segment that was asked for.
@@ -111,14 +120,14 @@ impl ClosedSegment {
 
     /// Makes the footer from the frames in the file: bytes that go through the journal like any
     /// other, so that after a crash the footer is whole or not there. `None` when there is one,
-    /// and when there is damage: a fresh checksum over damaged bytes would hide it. `metrics_of` makes
-    /// what the footer keeps of the entries' metrics.
+    /// and when there is damage: a fresh checksum over damaged bytes would hide it. `metrics` makes what
+    /// the footer keeps of the entries' metrics.
     pub fn make_footer(
         &self,
         disk: &Arc<dyn Disk>,
         incarnation: &Arc<Incarnation>,
         sector_bytes: usize,
-        metrics_of: &dyn Fn(&Segment) -> Vec<u8>,
+        metrics: &mut dyn MetricsFold,
     ) -> io::Result<Option<Sealing>> {
         let file = match self.live() {
             Some(active) => active.file.clone(),
@@ -140,8 +149,11 @@ impl ClosedSegment {
         let Ok(segment) = Segment::from_bytes(self.path.clone(), bytes, hint) else {
             return Ok(None);
         };
-        let fold = segment.fold();
-        if segment.footer().is_some() || !fold.damages.is_empty() {
+        if segment.footer().is_some() {
+            return Ok(None);
+        }
+        let fold = segment.fold_with(&mut |found| metrics.take(found));
+        if !fold.damages.is_empty() {
             return Ok(None);
         }
         let len = segment.bytes().len();
@@ -152,7 +164,7 @@ impl ClosedSegment {
             file,
             offset: len as u64,
             lead: Lead::new(lead.to_vec()),
-            bytes: self.footer_bytes(&segment, &fold.index, &metrics_of(&segment)),
+            bytes: self.footer_bytes(&segment, &fold.index, &metrics.section()),
         }))
     }
 
@@ -163,7 +175,7 @@ impl ClosedSegment {
     }
 
     /// Lets the index in memory go when what was pending is in the file; says whether it has gone.
-    pub(super) fn release(&self) -> bool {
+    pub fn release(&self) -> bool {
         let mut state = lock(&self.state);
         let live = self.live();
         let mut files = state
@@ -384,6 +396,11 @@ impl ClosedSegment {
     pub(super) fn live(&self) -> Option<Arc<ActiveSegment>> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         live.clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_held(&self) -> bool {
+        self.live().is_some()
     }
 }
 

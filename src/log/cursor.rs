@@ -55,6 +55,8 @@ pub struct EntryRef<'a> {
     pub id: LogId,
     /// When it arrived, in milliseconds since 1970.
     pub received_at_ms: u64,
+    /// The number of its variant in its segment.
+    pub variant: u16,
     /// The JSON object that the client sent.
     pub body: &'a [u8],
 }

@@ -16,6 +16,8 @@ use crate::model::DroppedCount;
 
 /// The name of the file.
 pub const DROPPED_FILE: &str = "dropped.json";
+/// Its name in an archive: there nothing is dropped, and it only says why the first segments may be missing.
+pub const DROPPED_LOCALLY_FILE: &str = "dropped-locally.json";
 const FORMAT: u32 = 1;
 const FILE_LEN_MAX: u64 = 64 << 10;
 
@@ -153,13 +155,17 @@ pub fn unlink(disk: &dyn Disk, leftovers: Vec<PathBuf>) -> Result<(), SegmentErr
 impl DropMark {
     /// Reads the mark in an experiment's folder. An error is one of the disk.
     pub fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
-        let path = dir.join(DROPPED_FILE);
-        let bytes = match read_small(disk, &path, FILE_LEN_MAX) {
+        Self::read_file(disk, &dir.join(DROPPED_FILE))
+    }
+
+    /// As [`Self::read`], of a file with any name.
+    pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+        let bytes = match read_small(disk, path, FILE_LEN_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::None),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Ok(Self::Damaged(error.to_string()));
             }
-            read => read.map_err(naming(&path))?,
+            read => read.map_err(naming(path))?,
         };
         let read = json_file::decode::<Dropped>(&bytes);
         Ok(match read {

@@ -13,6 +13,8 @@ pub struct Limits {
     pub age_ms_max: Option<u64>,
     /// Of all its files together.
     pub bytes_max: Option<u64>,
+    /// Segments with this number and later ones stay all the same: they are nowhere else yet.
+    pub number_end: Option<u64>,
 }
 
 impl Limits {
@@ -54,6 +56,10 @@ pub fn due(
     let mut drops = Vec::new();
     for (segment, len) in oldest {
         let Some(len) = len else { break };
+        let number = segment.header().number;
+        if limits.number_end.is_some_and(|end| number >= end) {
+            break;
+        }
         let figures = match segment.figures(disk) {
             // When it was written can't be read any more, nor what is in it.
             Err(SegmentError::Header { .. }) => None,
@@ -68,7 +74,7 @@ pub fn due(
         bytes = bytes.saturating_sub(len);
         let last_id = figures.and_then(|figures| figures.last_id);
         drops.push(DueSegment {
-            number: segment.header().number,
+            number,
             first_sequence: segment.header().first_sequence,
             last_id: last_id.unwrap_or(segment.header().last_id).as_u128(),
             entries: figures.map_or(0, |figures| figures.count),

@@ -294,6 +294,34 @@ pub fn trailer_frames_end(segment: &[u8], salt: u64) -> Option<u64> {
     (trailer.salt == salt).then_some(trailer.frames_end)
 }
 
+/// What a trailer says of the bytes in front of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Checksums {
+    /// Where the footer begins.
+    pub footer_start: u64,
+    /// CRC-32 of all in front of the footer.
+    pub content_crc: u32,
+    /// CRC-32 of the footer up to the trailer.
+    pub footer_crc: u32,
+}
+
+/// What `trailer`, the last [`TRAILER_LEN`] bytes of a segment's file with this `salt`, says of those in
+/// front of it. `None` if it is damaged, or no trailer.
+pub fn checksums(trailer: &[u8], salt: u64) -> Option<Checksums> {
+    let trailer = Trailer::decode(trailer.try_into().ok()?).ok()?;
+    (trailer.salt == salt).then_some(Checksums {
+        footer_start: trailer.footer_start,
+        content_crc: trailer.content_crc,
+        footer_crc: trailer.footer_crc,
+    })
+}
+
+/// Where the footer begins, when a whole trailer stands at the end of `segment`.
+pub fn trailer_footer_start(segment: &[u8], salt: u64) -> Option<u64> {
+    let trailer = Trailer::decode(segment.last_chunk()?).ok()?;
+    (trailer.salt == salt).then_some(trailer.footer_start)
+}
+
 struct Trailer {
     footer_start: u64,
     frames_end: u64,

@@ -69,6 +69,14 @@ impl LiveSegment<'_> {
         self.active.header.salt
     }
 
+    /// The keys of its variants, by number; those that came later aren't in what was durable. `None` for
+    /// one that is known from its entries only.
+    pub fn variant_keys(&self) -> Vec<Option<Box<str>>> {
+        let index = self.active.index();
+        let keys = (0..index.next_number()).map(|number| index.key_of(number).map(Box::from));
+        keys.collect()
+    }
+
     /// A reading of its entries behind this id.
     pub fn cursor_behind(&self, disk: Arc<dyn Disk>, after: Option<LogId>) -> LogCursor {
         let selection = Selection {

@@ -26,4 +26,6 @@ pub mod select;
 pub mod timeline;
 pub mod ulid;
 pub mod view;
+#[cfg(feature = "archive")]
+pub mod whole;
 pub mod writer;

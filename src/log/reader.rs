@@ -2,11 +2,12 @@
 //! can write.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::dropped::{DropMark, was_dropped};
 use super::footer::{Footer, footer_head, trailer_frames_end};
-use super::frame::Seed;
+use super::frame::{FrameHeader, Seed};
 use super::index::SegmentIndex;
 use super::record::Record;
 use super::scan::{Damage, DamageReason, End, Found, Scanner};
@@ -166,6 +167,21 @@ impl Segment {
         Scanner::new(frames, self.seed(), self.end, SEGMENT_HEADER_LEN, 0)
     }
 
+    /// Whether a frame begins at `position`.
+    pub fn begins_frame(&self, position: u64) -> bool {
+        self.frame_header(position).is_some()
+    }
+
+    /// Its frames in a range that begins with one; `None` if it doesn't.
+    pub fn scan_range(&self, range: Range<u64>) -> Option<Scanner<'_>> {
+        let ordinal = self.frame_header(range.start)?.ordinal;
+        let end = usize::try_from(range.end).ok()?;
+        let frames = self.frames();
+        let bytes = frames.get(..end).unwrap_or(frames);
+        let scanner = Scanner::new(bytes, self.seed(), End::Known, range.start, ordinal);
+        Some(scanner)
+    }
+
     /// Its footer, if it has a whole one.
     pub fn footer(&self) -> Option<Footer<'_>> {
         Footer::read(&self.bytes, self.header.salt)
@@ -173,6 +189,11 @@ impl Segment {
 
     /// Builds the index from the frames, and collects what is damaged on the way.
     pub fn fold(&self) -> Fold {
+        self.fold_with(&mut |_| {})
+    }
+
+    /// As [`Self::fold`]; all that is met is shown to `also`, so that the frames are read once.
+    pub fn fold_with(&self, also: &mut dyn FnMut(&Found<'_>)) -> Fold {
         let mut fold = Fold {
             index: SegmentIndex::default(),
             damages: self.outer_damages(),
@@ -181,6 +202,7 @@ impl Segment {
         };
         let mut scanner = self.scan();
         for found in &mut scanner {
+            also(&found);
             match found {
                 Found::Record {
                     position,
@@ -241,6 +263,11 @@ impl Segment {
         let is_same = content.is_some_and(|content| crc32fast::hash(content) == footer.content_crc);
         let set_aside = (footer.frames_end, footer.footer_start);
         Vec::from_iter((!is_same).then(|| damage(set_aside.0, set_aside.1, DamageReason::SetAside)))
+    }
+
+    fn frame_header(&self, position: u64) -> Option<FrameHeader> {
+        let at = usize::try_from(position).ok()?;
+        FrameHeader::decode(self.frames().get(at..)?, self.seed())
     }
 
     fn frames(&self) -> &[u8] {
@@ -332,8 +359,8 @@ pub fn list_log(disk: &dyn Disk, dir: &Path) -> Result<Listing, SegmentError> {
     })
 }
 
-/// All segments in an experiment's folder, in log order.
-fn list_all(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError> {
+/// All segments in an experiment's folder, in log order, whatever was dropped.
+pub fn list_all(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError> {
     let io_error = |path: &Path, error| SegmentError::Io {
         path: path.to_path_buf(),
         error,
@@ -346,7 +373,7 @@ fn list_all(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError> {
         let path = dir.join(&entry.name);
         let (header, len) = match read_header(disk, &path).map_err(|error| io_error(&path, error)) {
             // Beside a server, which drops it.
-            Err(error) if was_dropped(disk, &error) => continue,
+            Err(error) if !disk.is_remote(dir) && was_dropped(disk, &error) => continue,
             read => read?,
         };
         // A copy under another name would give its entries twice.

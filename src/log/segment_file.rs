@@ -19,6 +19,10 @@ use crate::model::Slug;
 /// Pieces of the log are joined up to this size before they are written.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 
+/// When so much was written to a file, the disk is asked to begin with it: a checkpoint that finds all of
+/// a lap unwritten keeps the journal's syncs waiting behind it.
+const WRITE_BACK_BYTES: u64 = 1 << 20;
+
 /// Which segment of which life of which experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SegmentId {
@@ -127,9 +131,19 @@ struct Io {
     /// lost aren't dirty any more.
     has_failed: bool,
     written_end: u64,
+    /// What lies before this is on its way to the disk.
+    write_back_end: u64,
 }
 
 impl Io {
+    fn begin_write_back(&mut self, file: &dyn File) {
+        let len = self.written_end.saturating_sub(self.write_back_end);
+        if len >= WRITE_BACK_BYTES {
+            file.begin_write_back(self.write_back_end, len);
+            self.write_back_end = self.written_end;
+        }
+    }
+
     /// Syncs the file, unless that has failed before: who waited for the lock meanwhile may not know.
     fn sync(&mut self, file: &dyn File) -> Result<(), Trouble> {
         if self.has_failed {
@@ -175,6 +189,7 @@ impl SegmentFile {
                 is_new: true,
                 has_failed: false,
                 written_end: end,
+                write_back_end: end,
             }),
         }
     }
@@ -260,6 +275,7 @@ impl SegmentFile {
         self.sync_folder(&mut io)?;
         io.sync(&*file)?;
         io.written_end = offset + bytes.len() as u64;
+        io.write_back_end = io.written_end;
         io.file = None;
         Ok(())
     }
@@ -335,6 +351,7 @@ impl SegmentFile {
             let file = self.open(io)?;
             write_all_at(&*file, &bytes, offset)?;
             io.written_end = offset + bytes.len() as u64;
+            io.begin_write_back(&*file);
             lock(&self.pending).pieces.drain(..piece_count);
         }
     }

@@ -28,6 +28,13 @@ pub enum Order {
 }
 
 impl Selection {
+    /// Whether all entries are wanted.
+    pub fn is_all(&self) -> bool {
+        let times = [self.since_ms, self.until_ms];
+        let ids = [self.after, self.before];
+        self.variants.is_empty() && times == [None; 2] && ids == [None; 2]
+    }
+
     /// Whether an entry with this id, received then, may be wanted.
     pub fn takes(&self, id: LogId, received_at_ms: u64) -> bool {
         self.after.is_none_or(|after| id > after)

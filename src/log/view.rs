@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-pub use super::closed::{ClosedSegment, Sealing};
+pub use super::closed::{ClosedSegment, MetricsFold, Sealing};
 use super::cursor::{LogCursor, Part, Source};
 use super::dropped::{Dropped, was_dropped};
 use super::frame::{Frame, Seed};
@@ -141,9 +141,6 @@ impl LogView {
         let closed = Arc::new(ClosedSegment::of(segment, frames_end));
         let mut segments = self.segments_mut();
         segments.active = None;
-        // The last ones may have been sealed meanwhile; what came before them was looked at then.
-        let newest_first = segments.closed.iter().rev();
-        let _kept = newest_first.take_while(|closed| !closed.release()).count();
         Arc::make_mut(&mut segments.closed).push(closed.clone());
         closed
     }
@@ -272,8 +269,8 @@ impl LogView {
 }
 
 impl Segments {
-    /// All segments that may hold ids behind `after`, and where one is missing, the newest first. In this order durable ends leave no
-    /// gap: what is in front of a durable entry became durable before it.
+    /// All segments that may hold ids behind `after`, and where one is missing, the newest first. In this
+    /// order durable ends leave no gap: what is in front of a durable entry became durable before it.
     fn parts(&self, after: Option<LogId>) -> Vec<Part> {
         let mut parts = Vec::new();
         let mut next: Option<&SegmentHeader> = None;
@@ -298,7 +295,8 @@ impl Segments {
                 let missing = Source::Missing(Some(closed.clone()));
                 parts.push(Part::new(missing, header.last_id, next));
             }
-            let source = match closed.live() {
+            // What was sealed just now is let go here: what its footer says isn't read from its frames.
+            let source = match closed.live().filter(|_| !closed.release()) {
                 Some(active) => {
                     let end = closed.frames_end.min(active.file.durable_end());
                     Source::Live(active, end)
@@ -461,4 +459,49 @@ pub(super) fn find_entry(
         return Err(damaged(path, id));
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::sim::SimMachine;
+    use crate::log::segment_file::{Incarnation, SegmentId};
+    use crate::model::Slug;
+
+    fn close_one(view: &LogView, number: u64) -> Arc<ClosedSegment> {
+        let header = SegmentHeader {
+            store_id: 1,
+            slug: Slug::parse("one").unwrap(),
+            incarnation: 1,
+            number,
+            first_sequence: number,
+            last_id: LogId::MIN,
+            created_at_ms: 0,
+            salt: number,
+            previous: None,
+        };
+        let id = SegmentId {
+            slug: header.slug.clone(),
+            incarnation: 1,
+            first_sequence: number,
+            salt: number,
+        };
+        let disk = SimMachine::new(1, 512).host().disk;
+        let path = header.file_name().into();
+        let file = Arc::new(SegmentFile::new(disk, Incarnation::new(1), id, path));
+        let active = ActiveSegment::new(header, file, SegmentIndex::default());
+        view.close_active(Arc::new(active), 512)
+    }
+
+    /// Also those behind one that isn't sealed yet.
+    #[test]
+    fn whoever_looks_lets_all_go_that_are_sealed() {
+        let view = LogView::default();
+        let closed: Vec<_> = (0..3).map(|number| close_one(&view, number)).collect();
+        closed[0].note_done();
+        closed[2].note_done();
+        view.frozen();
+        let in_memory = closed.iter().map(|closed| closed.is_held());
+        assert_eq!(in_memory.collect::<Vec<_>>(), [false, true, false]);
+    }
 }

@@ -1,6 +1,8 @@
 //! Figures of a running process: counted with relaxed atomics where things happen, and written as
 //! Prometheus' text when somebody asks.
 
+#[cfg(feature = "archive")]
+pub mod archive;
 pub mod experiments;
 pub mod process;
 pub mod text;

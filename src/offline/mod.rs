@@ -4,6 +4,7 @@
 //! What a killed or running server has acknowledged may be in its journal only; it is laid over
 //! the segments' bytes in memory.
 
+mod archived;
 pub mod backup;
 pub mod export;
 pub mod repair;
@@ -11,5 +12,6 @@ pub mod replay;
 pub mod report;
 pub mod source;
 pub mod verify;
+mod wanted;
 
 pub use source::{OfflineError, Source, SourceSegment};

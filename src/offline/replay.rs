@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::source::{OfflineError, Source};
+use super::wanted::Wanted;
 use crate::log::index::variant_key_of;
 use crate::log::reader::{Segment, SegmentError};
 use crate::log::record::Record;
@@ -75,16 +76,17 @@ pub fn replay_watched(
 ) -> Result<Outcome, ReplayError> {
     let plan = source.plan();
     let mut outcome = Outcome::default();
-    for segment in source.segments(&plan)? {
+    for segment in source.segments_of(&plan, &selection.experiments)? {
         let is_wanted = segment.slug.as_ref().is_none_or(|slug| {
             selection.experiments.is_empty() || selection.experiments.contains(slug)
         });
         if !is_wanted {
             continue;
         }
-        match source.open_segment(&segment, &plan) {
-            Ok(open) if selection.excludes(&open) => {}
-            Ok(open) => {
+        match source.open_wanted(&segment, &plan, &selection.entries) {
+            Ok(None) => {}
+            Ok(Some(open)) if selection.excludes(open.segment()) => {}
+            Ok(Some(open)) => {
                 replay_segment(&open, selection, &mut watch, &mut take, &mut outcome)
                     .map_err(ReplayError::Output)?;
             }
@@ -97,19 +99,20 @@ pub fn replay_watched(
 }
 
 fn replay_segment(
-    segment: &Segment,
+    open: &Wanted,
     selection: &Selection,
     watch: &mut impl FnMut(u64),
     take: &mut impl FnMut(Replayed<'_>) -> io::Result<()>,
     outcome: &mut Outcome,
 ) -> io::Result<()> {
+    let segment = open.segment();
     let path = || segment.path.clone();
     let outer = segment.outer_damages();
     outcome
         .damages
         .extend(outer.into_iter().map(|damage| (path(), damage)));
     let mut names = Vec::new();
-    for found in segment.scan() {
+    for found in open.scans().into_iter().flatten() {
         match found {
             Found::Record { frame, record, .. } => {
                 watch(frame.frame_len() as u64);

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::source::{OfflineError, Source};
+use super::wanted::with_footer;
 use crate::experiment::definition::DefinitionFile;
-use crate::experiment::figures;
+use crate::experiment::figures::{self, Figures};
 use crate::fs::{Disk, parent};
-use crate::log::reader::{Segment, SegmentError};
+use crate::log::reader::{EndHint, Segment, SegmentError};
+use crate::log::segment::SegmentHeader;
 use crate::model::{Definition, Slug};
 use crate::stats::question::Take;
+use crate::stats::summary::Limits;
 use crate::stats::{Entries, Summary};
 
 /// One life of an experiment, as found in files.
@@ -21,9 +24,22 @@ pub struct FoundLog {
     pub definition: Option<Definition>,
     /// In the order of the log. As they were when they were opened: a scan finds what the one
     /// before it found, also beside a running server.
-    segments: Vec<Segment>,
+    segments: Vec<FoundSegment>,
+    disk: Arc<dyn Disk>,
     /// How many damaged places were met among the entries that had to be read.
     pub damage_count: usize,
+}
+
+/// A segment of a log.
+enum FoundSegment {
+    /// It is mapped.
+    Open(Segment),
+    /// It is read anew each time, and let go: it lies on another machine, and there is no memory for all.
+    Remote {
+        header: SegmentHeader,
+        path: PathBuf,
+        hint: EndHint,
+    },
 }
 
 /// What was found at some paths.
@@ -46,7 +62,7 @@ pub fn find_logs(
     for path in paths {
         let source = Source::open(disk.clone(), path)?;
         let plan = source.plan();
-        for segment in source.segments(&plan)? {
+        for segment in source.segments_of(&plan, wanted)? {
             let is_wanted = segment
                 .slug
                 .as_ref()
@@ -54,8 +70,17 @@ pub fn find_logs(
             if !is_wanted {
                 continue;
             }
+            if let (true, Ok(header)) = (source.is_archive, &segment.header) {
+                let (header, path, hint) = (header.clone(), segment.path, segment.hint);
+                let dir = parent(&path);
+                found.add(FoundSegment::Remote { header, path, hint }, disk, &dir);
+                continue;
+            }
             match source.open_segment(&segment, &plan) {
-                Ok(open) => found.add(open, &**disk),
+                Ok(open) => {
+                    let dir = parent(&open.path);
+                    found.add(FoundSegment::Open(open), disk, &dir);
+                }
                 Err(error) if source.was_dropped(&error) => {}
                 Err(error @ SegmentError::Header { .. }) => found.unreadable.push(error),
                 Err(error) => return Err(error.into()),
@@ -67,36 +92,43 @@ pub fn find_logs(
                 && (wanted.is_empty() || wanted.contains(&file.slug))
                 && let Ok(incarnation) = file.incarnation()
             {
-                found.log(file.slug, incarnation, &**disk, dir);
+                found.log(file.slug, incarnation, disk, dir);
             }
         }
     }
     for log in found.logs.values_mut() {
         log.segments
-            .sort_by_key(|segment| segment.header.first_sequence);
+            .sort_by_key(|segment| segment.header().first_sequence);
     }
     Ok(found)
 }
 
 impl FoundLogs {
-    fn add(&mut self, segment: Segment, disk: &dyn Disk) {
-        let header = &segment.header;
+    fn add(&mut self, segment: FoundSegment, disk: &Arc<dyn Disk>, dir: &Path) {
+        let header = segment.header();
         let (slug, salt) = (header.slug.clone(), header.salt);
-        let log = self.log(slug, header.incarnation, disk, &parent(&segment.path));
-        if log.segments.iter().all(|known| known.header.salt != salt) {
+        let log = self.log(slug, header.incarnation, disk, dir);
+        if log.segments.iter().all(|known| known.header().salt != salt) {
             log.segments.push(segment);
         }
     }
 
-    fn log(&mut self, slug: Slug, incarnation: u64, disk: &dyn Disk, dir: &Path) -> &mut FoundLog {
+    fn log(
+        &mut self,
+        slug: Slug,
+        incarnation: u64,
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+    ) -> &mut FoundLog {
         let key = (slug.clone(), incarnation);
         self.logs.entry(key).or_insert_with(|| FoundLog {
-            definition: DefinitionFile::read(disk, dir)
+            definition: DefinitionFile::read(&**disk, dir)
                 .ok()
                 .filter(|file| file.slug == slug && file.incarnation().ok() == Some(incarnation))
                 .map(|file| file.definition),
             slug,
             segments: Vec::new(),
+            disk: disk.clone(),
             damage_count: 0,
         })
     }
@@ -105,11 +137,11 @@ impl FoundLogs {
 impl Entries for FoundLog {
     type Error = OfflineError;
 
-    fn summary(&mut self) -> Result<Summary, OfflineError> {
-        let mut summary = Summary::default();
+    fn summary(&mut self, limits: Limits) -> Result<Summary, OfflineError> {
+        let mut summary = Summary::new(limits);
         self.damage_count = 0;
         for segment in &self.segments {
-            let found = figures::of(segment);
+            let found = segment.figures(&*self.disk)?;
             summary.merge(&found.summary);
             self.damage_count += found.damage_count;
         }
@@ -117,8 +149,43 @@ impl Entries for FoundLog {
     }
 
     fn scan(&mut self, take: &mut Take<'_>) -> Result<(), OfflineError> {
-        let segments = self.segments.iter();
-        self.damage_count = segments.map(|segment| figures::scan(segment, take)).sum();
+        self.damage_count = 0;
+        for segment in &self.segments {
+            self.damage_count += segment.scan(&*self.disk, take)?;
+        }
         Ok(())
+    }
+}
+
+impl FoundSegment {
+    fn header(&self) -> &SegmentHeader {
+        match self {
+            Self::Open(segment) => &segment.header,
+            Self::Remote { header, .. } => header,
+        }
+    }
+
+    fn figures(&self, disk: &dyn Disk) -> Result<Figures, SegmentError> {
+        let (path, hint) = match self {
+            Self::Open(segment) => return Ok(figures::of(segment)),
+            Self::Remote { path, hint, .. } => (path, *hint),
+        };
+        let kept = with_footer(disk, path, hint)?.and_then(|segment| figures::kept(&segment));
+        Ok(match kept {
+            Some(summary) => Figures {
+                summary,
+                ..Figures::default()
+            },
+            None => figures::of(&Segment::open(disk, path, hint)?),
+        })
+    }
+
+    fn scan(&self, disk: &dyn Disk, take: &mut Take<'_>) -> Result<usize, SegmentError> {
+        Ok(match self {
+            Self::Open(segment) => figures::scan(segment, take),
+            Self::Remote { path, hint, .. } => {
+                figures::scan(&Segment::open(disk, path, *hint)?, take)
+            }
+        })
     }
 }

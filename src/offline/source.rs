@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::archived::{log_dirs, named};
+use super::wanted::Wanted;
 use crate::experiment::folder::{
     LOCK_FILE, OpenError, experiments_dir, life_of, missing_journals, read_store_id,
 };
@@ -12,8 +14,9 @@ use crate::journal::local::journal_dir;
 use crate::journal::redo::{Life, Plan, SegmentPlan, is_dropped};
 use crate::journal::scan::{JournalDamage, JournalError, Lap, Purpose, read_laps};
 use crate::log::dropped::was_dropped;
-use crate::log::reader::{EndHint, Listing, Segment, SegmentError, list_log};
+use crate::log::reader::{EndHint, Listed, Listing, Segment, SegmentError, list_all, list_log};
 use crate::log::segment::{HeaderError, Owner, SegmentHeader, first_sequence_of, segment_path};
+use crate::log::select::Selection;
 use crate::model::Slug;
 
 /// What was found at a path.
@@ -25,6 +28,8 @@ pub struct Source {
     store_id: Option<u64>,
     /// Whether a server has the store open.
     pub is_live: bool,
+    /// Whether it is an archive's: what is sealed, without a journal.
+    pub is_archive: bool,
     /// The store's folder, when the path is in one.
     pub store_dir: Option<PathBuf>,
 }
@@ -47,10 +52,30 @@ pub struct SourceSegment {
     pub slug: Option<Slug>,
     /// What it says of itself.
     pub header: Result<SegmentHeader, HeaderError>,
-    hint: EndHint,
+    /// The length of its file: 0 without one.
+    pub len: u64,
+    /// What is known of where its frames end.
+    pub(super) hint: EndHint,
     /// The place in the journal's plan.
     journaled: Option<usize>,
     has_file: bool,
+}
+
+impl SourceSegment {
+    fn of(listed: Listed, slug_of_folder: Option<&Slug>) -> Self {
+        Self {
+            slug: match &listed.header {
+                Ok(header) => Some(header.slug.clone()),
+                Err(_) => slug_of_folder.cloned(),
+            },
+            path: listed.path,
+            header: listed.header,
+            len: listed.len,
+            hint: listed.hint,
+            journaled: None,
+            has_file: true,
+        }
+    }
 }
 
 /// Why a path can't be read as trialog's.
@@ -81,6 +106,9 @@ pub enum OfflineError {
 impl Source {
     /// Looks at `path`: a store's folder, an experiment's, or a segment's file.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, OfflineError> {
+        if disk.is_remote(path) {
+            return Self::open_archive(disk, path);
+        }
         let is_file = disk.open(path, Access::Read).is_ok() && disk.list(path).is_err();
         if is_file {
             let experiment_dir = parent(path);
@@ -147,7 +175,39 @@ impl Source {
             journal,
             store_id,
             is_live,
+            is_archive: false,
             store_dir,
+        })
+    }
+
+    /// Looks at `path` in an archive: all of it, or what is below one of its folders, or one segment.
+    fn open_archive(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, OfflineError> {
+        let failed = |error| OfflineError::Io {
+            path: path.to_path_buf(),
+            error,
+        };
+        let is_segment = path.file_name().and_then(|name| name.to_str());
+        let places = match is_segment.and_then(first_sequence_of) {
+            Some(_) => {
+                disk.open(path, Access::Read).map_err(failed)?;
+                vec![Place::File(path.to_path_buf())]
+            }
+            None => {
+                let dirs = log_dirs(&*disk, path).map_err(failed)?;
+                if dirs.is_empty() {
+                    return Err(OfflineError::NotOurs(path.to_path_buf()));
+                }
+                dirs.into_iter().map(Place::Experiment).collect()
+            }
+        };
+        Ok(Self {
+            disk,
+            places,
+            journal: None,
+            store_id: None,
+            is_live: false,
+            is_archive: true,
+            store_dir: None,
         })
     }
 
@@ -167,7 +227,8 @@ impl Source {
     /// Whether all segments of a log must be there: this is a store, or an experiment in one.
     pub fn has_whole_logs(&self) -> bool {
         let is_experiment = |place: &Place| matches!(place, Place::Experiment(_));
-        self.store_dir.is_some() && self.places.iter().all(is_experiment)
+        let is_store = self.store_dir.is_some() || self.is_archive;
+        is_store && self.places.iter().all(is_experiment)
     }
 
     /// The folders of the experiments.
@@ -180,9 +241,29 @@ impl Source {
 
     /// All segments, experiment by experiment, each in log order.
     pub fn segments(&self, plan: &Plan<'_>) -> Result<Vec<SourceSegment>, OfflineError> {
+        self.segments_of(plan, &[])
+    }
+
+    /// As [`Self::segments`], but for those that can't be of the experiments `wanted`, if there are any.
+    /// What is left has to be looked at nevertheless.
+    pub fn segments_of(
+        &self,
+        plan: &Plan<'_>,
+        wanted: &[Slug],
+    ) -> Result<Vec<SourceSegment>, OfflineError> {
         let mut segments = Vec::new();
         for place in &self.places {
             match place {
+                Place::Experiment(dir) if self.is_archive => {
+                    let slug = named(dir).slug;
+                    if slug.is_none_or(|slug| wanted.is_empty() || wanted.contains(&slug)) {
+                        segments.extend(self.of_archived(dir)?);
+                    }
+                }
+                Place::File(path) if self.is_archive => {
+                    let all = self.of_archived(&parent(path))?;
+                    segments.extend(all.into_iter().filter(|segment| segment.path == *path));
+                }
                 Place::Experiment(dir) => segments.extend(self.of_experiment(dir, plan)?),
                 Place::File(path) => {
                     let dir = parent(path);
@@ -197,6 +278,19 @@ impl Source {
             }
         }
         Ok(segments)
+    }
+
+    /// Opens what may be selected of a segment: all of it where that costs nothing; `None` if nothing is.
+    pub(super) fn open_wanted(
+        &self,
+        segment: &SourceSegment,
+        plan: &Plan<'_>,
+        selection: &Selection,
+    ) -> Result<Option<Wanted>, SegmentError> {
+        match (self.is_archive, &segment.header) {
+            (true, Ok(_)) => Wanted::read(&*self.disk, &segment.path, segment.hint, selection),
+            _ => Ok(Some(Wanted::whole(self.open_segment(segment, plan)?))),
+        }
     }
 
     /// Opens a segment, with what the journal adds to it.
@@ -244,7 +338,7 @@ impl Source {
 
     /// Whether a segment can't be opened since a server dropped it meanwhile.
     pub fn was_dropped(&self, error: &SegmentError) -> bool {
-        was_dropped(&*self.disk, error)
+        !self.is_archive && was_dropped(&*self.disk, error)
     }
 
     /// Whether the journal speaks of the segment as it was before it went on.
@@ -258,6 +352,26 @@ impl Source {
         let unfinished_from = journaled.and_then(|(_, plan)| plan.unfinished_from);
         let is_known = matches!(segment.hint, EndHint::At(_));
         unfinished_from.is_some_and(|end| !is_known && open.frames_end > end)
+    }
+
+    /// The segments of a log in an archive. What was dropped elsewhere is here.
+    fn of_archived(&self, dir: &Path) -> Result<Vec<SourceSegment>, OfflineError> {
+        let named = named(dir);
+        let owner = Owner {
+            store_id: named.store_id,
+            slug: named.slug.as_ref(),
+            incarnation: named.incarnation,
+        };
+        let mut listed = list_all(&*self.disk, dir)?;
+        for segment in &mut listed {
+            segment.must_belong_to(&owner);
+        }
+        let listed = listed.into_iter();
+        let mut segments: Vec<_> = listed
+            .map(|listed| SourceSegment::of(listed, named.slug.as_ref()))
+            .collect();
+        self.set_ends(&mut segments);
+        Ok(segments)
     }
 
     fn of_experiment(
@@ -294,17 +408,7 @@ impl Source {
         }
         let mut segments: Vec<SourceSegment> = listed
             .into_iter()
-            .map(|listed| SourceSegment {
-                slug: match &listed.header {
-                    Ok(header) => Some(header.slug.clone()),
-                    Err(_) => slug.clone(),
-                },
-                path: listed.path,
-                header: listed.header,
-                hint: listed.hint,
-                journaled: None,
-                has_file: true,
-            })
+            .map(|listed| SourceSegment::of(listed, slug.as_ref()))
             .collect();
         for (at, (id, journaled)) in plan.segments.iter().enumerate() {
             let is_of_log = Some(&id.slug) == slug.as_ref() && Life::Of(id.incarnation) == life;
@@ -331,6 +435,7 @@ impl Source {
                     path,
                     slug: slug.clone(),
                     header: journaled_header(journaled),
+                    len: 0,
                     hint: EndHint::FileEnd,
                     journaled: Some(at),
                     has_file: false,
@@ -366,6 +471,7 @@ impl Source {
 
     fn alone(&self, path: &Path, listed: Option<SourceSegment>) -> SourceSegment {
         let opened = Segment::open(&*self.disk, path, EndHint::Unknown);
+        let len = opened.as_ref().map_or(0, |open| open.bytes().len() as u64);
         let header = match (opened, listed) {
             (Ok(segment), _) => Ok(segment.header),
             (Err(SegmentError::Header { error, .. }), _) => Err(error),
@@ -376,6 +482,7 @@ impl Source {
             path: path.to_path_buf(),
             slug: header.as_ref().ok().map(|header| header.slug.clone()),
             header,
+            len,
             hint: EndHint::Unknown,
             journaled: None,
             has_file: true,

@@ -10,7 +10,7 @@ use crate::experiment::figures;
 use crate::experiment::folder::OLDER_JOURNAL;
 use crate::fs::{Disk, parent};
 use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
-use crate::log::dropped::{DROPPED_FILE, DropMark};
+use crate::log::dropped::{DROPPED_FILE, DROPPED_LOCALLY_FILE, DropMark};
 use crate::log::reader::{Fold, Segment, SegmentError};
 use crate::log::scan::{Damage, DamageReason};
 use crate::log::segment::HeaderError;
@@ -78,7 +78,7 @@ pub fn verify_source(source: &Source) -> Result<Report, OfflineError> {
     for damage in &plan.damages {
         report.find_bytes(&damage.path, &damage.range, damage.what);
     }
-    if source.store_dir.is_some() {
+    if source.has_whole_logs() {
         for dir in source.experiment_dirs() {
             if let Err(error) = DefinitionFile::read(source.disk(), dir) {
                 report.find(dir, format!("the definition can't be read: {error}"));
@@ -195,6 +195,8 @@ impl Report {
     fn check_mark(&mut self, disk: &dyn Disk, dir: &Path) -> Result<(), OfflineError> {
         match read_mark(disk, dir)? {
             DropMark::None => {}
+            // Of an archive nothing was.
+            DropMark::Known(_) if disk.is_remote(dir) => {}
             DropMark::Known(dropped) => {
                 self.dropped_segments += dropped.segments;
                 self.dropped_entries += dropped.entries;
@@ -258,10 +260,12 @@ impl Report {
 }
 
 fn read_mark(disk: &dyn Disk, dir: &Path) -> Result<DropMark, OfflineError> {
-    DropMark::read(disk, dir).map_err(|error| OfflineError::Io {
-        path: dir.join(DROPPED_FILE),
-        error,
-    })
+    let path = dir.join(match disk.is_remote(dir) {
+        false => DROPPED_FILE,
+        true => DROPPED_LOCALLY_FILE,
+    });
+    let read = DropMark::read_file(disk, &path);
+    read.map_err(|error| OfflineError::Io { path, error })
 }
 
 fn sentence(damage: &Damage) -> String {

@@ -8,11 +8,9 @@
 //! and, without a feature of its own, may miss the nearest double by one.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer as _, MapAccess, Visitor};
-use serde_json::value::RawValue;
+pub use super::members::each_member;
+use super::members::member;
 
 /// Objects deeper than this within `metrics` are not walked: they count as not numeric.
 pub const DEPTH_MAX: usize = 16;
@@ -29,20 +27,17 @@ pub enum Value {
 /// Calls `take` with the name and the value of each metric of an entry, in the order of the text.
 /// `body` is the entry's JSON object; what can't be read has no metrics.
 pub fn metrics(body: &[u8], take: &mut impl FnMut(&str, Value)) {
-    let mut metrics = None;
-    each_member(body, &mut |key, value| {
-        if key == "metrics" {
-            metrics = Some(value);
-        }
-    });
-    if let Some(metrics) = metrics {
+    if let Some(metrics) = member(body, "metrics") {
         metrics_within(metrics, &mut |name, _, value| take(name, value));
     }
 }
 
 /// As [`metrics`], from what an entry's member `metrics` holds, and with each value's text.
-pub fn metrics_within<'a>(metrics: &'a RawValue, take: &mut impl FnMut(&str, &'a str, Value)) {
-    walk(metrics, &mut String::new(), 0, take);
+pub fn metrics_within<'a>(metrics: &'a [u8], take: &mut impl FnMut(&str, &'a [u8], Value)) {
+    each_member(metrics, &mut |key, value| match value.first() {
+        Some(b'{') => walk(value, &mut key.to_owned(), 1, take),
+        _ => take(key, value, read(value)),
+    });
 }
 
 /// The way to one field of an entry, such as `context.session_id`.
@@ -69,15 +64,15 @@ impl FieldPath {
 
 fn find<'a>(object: &'a [u8], path: &str) -> Option<Cow<'a, str>> {
     let mut found = None;
-    each_member(object, &mut |key, value: &'a RawValue| {
+    each_member(object, &mut |key, value| {
         let Some(rest) = path.strip_prefix(key) else {
             return;
         };
         if rest.is_empty() {
-            found = scalar(value.get());
+            found = scalar(value);
         } else if let Some(rest) = rest.strip_prefix('.')
-            && value.get().starts_with('{')
-            && let Some(inner) = find(value.get().as_bytes(), rest)
+            && value.starts_with(b"{")
+            && let Some(inner) = find(value, rest)
         {
             found = Some(inner);
         }
@@ -86,87 +81,74 @@ fn find<'a>(object: &'a [u8], path: &str) -> Option<Cow<'a, str>> {
 }
 
 /// A string's text; a number's or a boolean's as it was written. `None` for null, objects, arrays.
-pub fn scalar(text: &str) -> Option<Cow<'_, str>> {
-    match text.as_bytes().first()? {
-        b'"' => serde_json::from_str::<Text>(text).ok().map(|text| text.0),
-        b'{' | b'[' | b'n' => None,
-        _ => Some(Cow::Borrowed(text)),
+pub fn scalar(text: &[u8]) -> Option<Cow<'_, str>> {
+    match text {
+        [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => {
+            std::str::from_utf8(inner).ok().map(Cow::Borrowed)
+        }
+        [b'"', ..] => serde_json::from_slice(text).ok().map(Cow::Owned),
+        [b'{' | b'[' | b'n', ..] | [] => None,
+        _ => std::str::from_utf8(text).ok().map(Cow::Borrowed),
     }
 }
 
+/// The metrics in the object `object`, whose own name is `name`.
 fn walk<'a>(
-    value: &'a RawValue,
+    object: &'a [u8],
     name: &mut String,
     depth: usize,
-    take: &mut (impl FnMut(&str, &'a str, Value) + ?Sized),
+    take: &mut (impl FnMut(&str, &'a [u8], Value) + ?Sized),
 ) {
-    let text = value.get();
-    if text.starts_with('{') && depth < DEPTH_MAX {
-        let begin = name.len();
-        each_member(text.as_bytes(), &mut |key, value| {
-            if depth > 0 {
-                name.push('.');
-            }
-            name.push_str(key);
-            walk(value, name, depth + 1, take);
-            name.truncate(begin);
-        });
-    } else if depth > 0 {
-        take(name, text, read(text));
+    if depth >= DEPTH_MAX {
+        return take(name, object, Value::NonNumeric);
     }
+    let begin = name.len();
+    each_member(object, &mut |key, value| {
+        name.push('.');
+        name.push_str(key);
+        match value.first() {
+            Some(b'{') => walk(value, name, depth + 1, take),
+            _ => take(name, value, read(value)),
+        }
+        name.truncate(begin);
+    });
 }
 
-fn read(text: &str) -> Value {
+fn read(text: &[u8]) -> Value {
     match text {
-        "true" => Value::Number(1.0),
-        "false" => Value::Number(0.0),
-        _ => match text.as_bytes().first() {
-            // What JSON calls a number, `parse` reads, and rounds to the nearest double.
-            Some(b'-' | b'0'..=b'9') => text.parse().map_or(Value::NonNumeric, Value::Number),
-            _ => Value::NonNumeric,
-        },
+        b"true" => Value::Number(1.0),
+        b"false" => Value::Number(0.0),
+        // What JSON calls a number, `parse` reads, and rounds to the nearest double.
+        [b'-' | b'0'..=b'9', ..] => {
+            let parsed = || std::str::from_utf8(text).ok()?.parse().ok();
+            let number = plain_number(text).or_else(parsed);
+            number.map_or(Value::NonNumeric, Value::Number)
+        }
+        _ => Value::NonNumeric,
     }
 }
 
-/// Calls `take` with each member of a JSON object. Ends where the text is broken.
-pub fn each_member<'a>(object: &'a [u8], take: &mut impl FnMut(&str, &'a RawValue)) {
-    struct Members<'f, F>(&'f mut F);
-    impl<'de, F: FnMut(&str, &'de RawValue)> Visitor<'de> for Members<'_, F> {
-        type Value = ();
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while let Some(Text(key)) = map.next_key()? {
-                (self.0)(&key, map.next_value()?);
+/// A number of few digits without a sign and an exponent, as most are: its digits and the power of
+/// ten below them are exact doubles, so their quotient is rounded once.
+fn plain_number(text: &[u8]) -> Option<f64> {
+    /// Below 10^15 any whole number is a double.
+    const LEN_MAX: usize = 15;
+    if text.len() > LEN_MAX {
+        return None;
+    }
+    let mut digits = 0_u64;
+    let mut scale = None;
+    for byte in text {
+        match byte {
+            b'0'..=b'9' => {
+                digits = digits * 10 + u64::from(byte - b'0');
+                scale = scale.map(|scale: f64| scale * 10.0);
             }
-            Ok(())
+            b'.' if scale.is_none() => scale = Some(1.0),
+            _ => return None,
         }
     }
-    // What could be read of a broken object was taken; there is nobody to tell of the rest.
-    let _broken = serde_json::Deserializer::from_slice(object).deserialize_map(Members(take));
-}
-
-/// A JSON string, borrowed where it has no escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyText;
-        impl<'de> Visitor<'de> for AnyText {
-            type Value = Text<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-        }
-        deserializer.deserialize_str(AnyText)
-    }
+    Some(digits as f64 / scale.unwrap_or(1.0))
 }
 
 #[cfg(test)]
@@ -289,6 +271,12 @@ mod tests {
         fn any_bytes_are_taken_without_a_panic(body in vec(any::<u8>(), 0..200)) {
             metrics(&body, &mut |_, _| {});
             FieldPath::new("a.b").find(&body);
+        }
+
+        #[test]
+        fn numbers_of_few_digits_are_the_nearest_doubles(text in "[0-9]{1,9}(\\.[0-9]{1,8})?") {
+            let all = all(&format!(r#"{{"metrics":{{"a":{text}}}}}"#));
+            prop_assert_eq!(all, [number("a", text.parse().unwrap())]);
         }
 
         #[test]

@@ -8,6 +8,7 @@ mod bytes;
 pub mod distributions;
 pub mod exact;
 pub mod extract;
+mod members;
 pub mod order;
 pub mod power;
 pub mod question;

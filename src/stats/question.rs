@@ -20,8 +20,9 @@ pub type Take<'a> = dyn FnMut(&str, u64, &[u8]) + 'a;
 pub trait Entries {
     /// Why it can't be read.
     type Error;
-    /// The summary of all of it: its segments' summaries, merged in the order of the log.
-    fn summary(&mut self) -> Result<Summary, Self::Error>;
+    /// The summary of all of it, which keeps so much: its segments' summaries, each with all that a
+    /// footer keeps, merged in the order of the log.
+    fn summary(&mut self, limits: Limits) -> Result<Summary, Self::Error>;
     /// Gives every entry, in the order of the log.
     fn scan(&mut self, take: &mut Take<'_>) -> Result<(), Self::Error>;
 }
@@ -33,6 +34,8 @@ pub struct Question {
     pub definition: Definition,
     /// The field by whose values the report is split.
     pub by: Option<FieldPath>,
+    /// How much is kept of the log's metrics.
+    pub limits: Limits,
     /// Everything else.
     pub options: ReportOptions,
 }
@@ -98,7 +101,7 @@ impl Question {
     /// The answer. Reads entries only for a unit, or to split.
     pub fn answer<L: Entries>(&self, log: &mut L) -> Result<Answer, QuestionError<L::Error>> {
         let Some(by) = &self.by else {
-            let summary = log.summary().map_err(QuestionError::Log)?;
+            let summary = log.summary(self.limits).map_err(QuestionError::Log)?;
             let mut parts = [Part::new(None, summary)];
             let mut reports = self.reports(log, &mut parts, &mut |_| Some(0))?;
             return match reports.pop() {
@@ -109,7 +112,7 @@ impl Question {
                 }),
             };
         };
-        let mut parts = split(log, by)?;
+        let mut parts = split(log, by, self.limits.share())?;
         let values: Vec<_> = parts.iter().map(|part| part.value.clone()).collect();
         let mut part_of = |body: &[u8]| {
             let value = by.find(body);
@@ -205,11 +208,14 @@ impl Part {
     }
 }
 
-/// One summary for each value, in the order of the log; last the one of entries without a value.
-fn split<L: Entries>(log: &mut L, by: &FieldPath) -> Result<Vec<Part>, QuestionError<L::Error>> {
+/// One summary for each value, in the order of the log; last the one of entries without a value. Each
+/// has its share, so that all together are bounded, too.
+fn split<L: Entries>(
+    log: &mut L,
+    by: &FieldPath,
+    share: Limits,
+) -> Result<Vec<Part>, QuestionError<L::Error>> {
     let mut parts: Vec<Part> = Vec::new();
-    // All parts together are bounded, too.
-    let share = Limits::default().share();
     let mut without = Part::new(None, Summary::new(share));
     let mut is_beyond = false;
     log.scan(&mut |variant, at, body| {
@@ -285,6 +291,14 @@ fn scan_units<L: Entries>(
 }
 
 impl Answer {
+    /// How many values of metrics are in no report, since more metrics came than are kept.
+    pub fn dropped_value_count(&self) -> u64 {
+        match self {
+            Self::Whole(report) => report.dropped_value_count,
+            Self::Parts { reports, .. } => reports.iter().map(|one| one.dropped_value_count).sum(),
+        }
+    }
+
     /// The answer as text that ends with a line feed.
     pub fn render(&self, format: Format) -> String {
         match (self, format) {

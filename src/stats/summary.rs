@@ -12,9 +12,9 @@
 //! buckets, again when needed: the largest ones lose quantiles near zero, small ones nothing, and
 //! what is left is as exact as before. That depends on what is in the log alone, in any order.
 //!
-//! An experiment keeps [`METRICS_MAX`] names, those that come first in the log: names that a client
-//! makes up later can't push out the ones that were there. For one segment the same holds, and
-//! merging in the order of the log gives names their order. What isn't kept is counted. If a
+//! An experiment keeps so many names ([`METRICS_MAX`], or fewer if whoever asks wants fewer), those that
+//! come first in the log: names that a client makes up later can't push out the ones that were there.
+//! A segment always keeps [`METRICS_MAX`], and merging in the order of the log gives names their order. What isn't kept is counted. If a
 //! segment by itself had too many names, a metric may lack values of it: its
 //! [`is_incomplete`](Metric::is_incomplete) says so.
 
@@ -36,6 +36,8 @@ const SHARES: usize = 16;
 pub const NAME_BYTES_MAX: usize = 256;
 /// What a name takes beside its bytes, in a list and in a map.
 const NAME_BYTES: usize = 64;
+/// Variants that are looked for one by one.
+const VARIANTS_COMPARED: usize = 4;
 /// How many names that aren't kept are told apart.
 pub const DROPPED_NAMES_MAX: usize = 1024;
 
@@ -149,12 +151,16 @@ impl Summary {
     pub fn apply(&mut self, variant_key: &str, received_at_ms: u64, body: &[u8]) {
         let mut values = std::mem::take(&mut self.values);
         values.clear();
-        extract::metrics(body, &mut |name, value| match self.place_of_metric(name) {
-            // A name that comes twice counts once, with its last value.
-            Some(place) => match values.iter_mut().find(|(other, _)| *other == place) {
-                Some((_, earlier)) => *earlier = value,
-                None => values.push((place, value)),
-            },
+        let mut due = 0;
+        extract::metrics(body, &mut |name, value| match self.place_at(due, name) {
+            Some(place) => {
+                due = place + 1;
+                // A name that comes twice counts once, with its last value.
+                match values.iter_mut().find(|(other, _)| *other == place) {
+                    Some((_, earlier)) => *earlier = value,
+                    None => values.push((place, value)),
+                }
+            }
             None => self.dropped.note(name),
         });
         let variant = self.place_of_variant(variant_key);
@@ -327,6 +333,16 @@ impl Summary {
         self.dropped.names.len() - kept_too.count()
     }
 
+    /// As [`Self::place_of_metric`]. It is found at once where it stands at `due`, as it does when
+    /// entries give their metrics in one order.
+    fn place_at(&mut self, due: usize, name: &str) -> Option<usize> {
+        let is_due = |metric: &Metric| *metric.name == *name;
+        match self.metrics.get(due).is_some_and(is_due) {
+            true => Some(due),
+            false => self.place_of_metric(name),
+        }
+    }
+
     /// The place of a metric that is kept; it is made while there is room.
     pub(super) fn place_of_metric(&mut self, name: &str) -> Option<usize> {
         if let Some(place) = self.metric_places.get(name) {
@@ -346,6 +362,11 @@ impl Summary {
 
     /// The place of the variant with this key; it is made when it is new.
     fn place_of_variant(&mut self, key: &str) -> usize {
+        // Comparing a few is faster than hashing.
+        let mut first = self.variants.iter().take(VARIANTS_COMPARED);
+        if let Some(place) = first.position(|variant| *variant.key == *key) {
+            return place;
+        }
         if let Some(place) = self.variant_places.get(key) {
             return *place;
         }

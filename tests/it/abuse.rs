@@ -1,7 +1,7 @@
 //! Clients that ask too much, too slowly or nothing that makes sense: each meets its limit, and
 //! whoever does it right is served meanwhile and afterwards.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -113,14 +113,16 @@ fn a_head_has_a_size() {
     let mut client = front.connect();
     let endless = format!("GET /health HTTP/1.1\r\nx: {}", "z".repeat(20_000));
     client.send_raw(endless.as_bytes()).unwrap();
-    assert_eq!(client.read_head().unwrap().status, 431);
+    let words = "the head is larger than any that is read";
+    let refused = client.read_answer(false).unwrap();
+    refused.assert_error(431, "headers_too_large", words, "an endless head");
     let line = r#"trialog_limits_met_total{limit="head"} 1"#;
     let begun = Instant::now();
     while !front.has_metric(&front.key, line) {
         assert!(begun.elapsed() < PATIENCE, "it is counted");
     }
-    for code in ["url_too_long", "headers_too_large"] {
-        let line = format!(r#"trialog_http_refusals_total{{code="{code}"}} 1"#);
+    for (code, count) in [("url_too_long", 1), ("headers_too_large", 2)] {
+        let line = format!(r#"trialog_http_refusals_total{{code="{code}"}} {count}"#);
         assert!(front.has_metric(&front.key, &line), "{line}");
     }
     front.ask("POST", LOG, EXAMPLE).log_id();
@@ -148,7 +150,10 @@ fn a_peer_has_so_many_connections_and_no_more() {
     let (mut first, second) = (enter(), enter());
     let mut third = front.connect();
     let told = third.read_answer(false).unwrap();
-    assert_eq!((told.status, told.header("retry-after")), (503, Some("1")));
+    let words = "this address has too many connections";
+    told.assert_error(503, "overloaded", words, "one too many");
+    assert_eq!(told.header("retry-after"), Some("1"));
+    assert!(told.header("x-request-id").is_some());
     assert!(third.is_closed());
     drop(second);
     drop(enter());
@@ -159,6 +164,37 @@ fn a_peer_has_so_many_connections_and_no_more() {
         line.strip_prefix(r#"trialog_limits_met_total{limit="peer_connections"} "#)
     });
     assert!(met.unwrap().parse::<u64>().unwrap() >= 1);
+}
+
+#[test]
+fn so_many_connections_are_open_and_further_ones_wait() {
+    let front = front(Limits {
+        connections_max: 2,
+        ..Limits::default()
+    });
+    // The one that made the experiment is closed a moment after its answer.
+    let (mut first, mut second) = (front.connect(), front.connect());
+    let key = ("x-api-key", front.key.as_str());
+    let metrics = first.send("GET", "/metrics", &[key], b"").unwrap();
+    assert_eq!(second.send("GET", "/health", &[], b"").unwrap().status, 200);
+    let metrics = String::from_utf8(metrics.body).unwrap();
+    assert!(
+        metrics.contains("\ntrialog_http_connections_max 2\n"),
+        "{metrics}"
+    );
+    let again = first.send("GET", "/metrics", &[key], b"").unwrap();
+    let again = String::from_utf8(again.body).unwrap();
+    assert!(again.contains("\ntrialog_http_connections 2\n"), "{again}");
+    let mut third = TcpStream::connect(front.address).unwrap();
+    third.write_all(HEALTH).unwrap();
+    third
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let waits = third.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(waits.kind(), ErrorKind::WouldBlock, "it is not accepted");
+    drop(second);
+    third.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(third.read(&mut [0; 8]).unwrap(), 8, "its turn came");
 }
 
 #[test]
@@ -183,6 +219,21 @@ fn a_first_head_that_does_not_come_ends_its_connection_and_no_other() {
 }
 
 #[test]
+fn a_connection_that_is_quiet_for_long_is_ended() {
+    let front = front(Limits {
+        head_max: Duration::from_millis(50),
+        quiet_max: Duration::from_millis(100),
+        ..Limits::default()
+    });
+    let mut quiet = front.connect();
+    assert_eq!(quiet.send("GET", "/health", &[], b"").unwrap().status, 200);
+    assert!(quiet.is_closed());
+    let line = r#"trialog_limits_met_total{limit="quiet_connection"} 0"#;
+    assert!(!front.has_metric(&front.key, line), "it is counted");
+    front.ask("POST", LOG, EXAMPLE).log_id();
+}
+
+#[test]
 fn a_whole_body_comes_in_time_or_is_refused() {
     let front = front(Limits {
         body_time_max: Duration::from_millis(100),
@@ -196,6 +247,8 @@ fn a_whole_body_comes_in_time_or_is_refused() {
         refused.assert_error(408, "body_timeout", words, path);
         assert!(slow.is_closed());
     }
+    let line = r#"trialog_http_refusals_total{code="body_timeout"} 2"#;
+    assert!(front.has_metric(&front.key, line));
     front.ask("POST", LOG, EXAMPLE).log_id();
     assert_eq!(front.count(), 1);
 }

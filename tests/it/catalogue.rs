@@ -16,10 +16,14 @@ use crate::rig::{STORE, entry, replayed, slug};
 const POLLS_MAX: usize = 100;
 
 fn open(machine: &SimMachine) -> Store {
+    open_with(machine, 4096)
+}
+
+fn open_with(machine: &SimMachine, segment_bytes: u64) -> Store {
     let options = StoreOptions {
         dir: STORE.into(),
         journal_bytes: 1 << 20,
-        segment_bytes: 4096,
+        segment_bytes,
         free_bytes_min: 0,
         ..StoreOptions::default()
     };
@@ -144,7 +148,8 @@ async fn a_deletion_that_fails_leaves_the_experiment_as_it_was() {
         (Op::Open, "/experiments", Failure::TooManyFiles),
     ] {
         let machine = SimMachine::new(1, 512);
-        let store = open(&machine);
+        // In one segment: sealing opens files, too, and the failure is meant for the deletion.
+        let store = open_with(&machine, 1 << 20);
         define(&store, "one").await;
         let mut ids = Vec::new();
         for n in 0..30 {
@@ -172,7 +177,7 @@ async fn a_deletion_that_fails_leaves_the_experiment_as_it_was() {
         assert_eq!(store.describe(&slug("one")).await.unwrap().count, 60);
         machine.kill();
         drop(store);
-        let store = open(&machine);
+        let store = open_with(&machine, 1 << 20);
         assert_eq!(store.slugs(None, 9), [slug("one")]);
         store.shutdown().await;
         let found = replayed(machine.host().disk, Path::new(STORE), &slug("one"));

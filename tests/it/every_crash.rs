@@ -152,6 +152,7 @@ fn before(is_first: bool, seed: u64) -> Rig {
 const NOTHING: Limits = Limits {
     age_ms_max: None,
     bytes_max: Some(0),
+    number_end: None,
 };
 
 #[derive(Debug, Default, Clone, Copy)]

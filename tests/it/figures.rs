@@ -2,6 +2,7 @@
 //! without reading them again.
 
 use fastrand::Rng;
+use trialog::experiment::log_figures::LogFigures;
 use trialog::model::NewEntry;
 
 use crate::rig::{Rig, figures_of, folded, slug};
@@ -126,4 +127,39 @@ fn a_second_look_reads_what_came_since() {
     assert!(third.scanned_bytes < 20_000, "{}", third.scanned_bytes);
     let acked = &rig.models[&slug("one")].acked;
     assert!(figures_of(&third.summary) == figures_of(&folded(acked)));
+}
+
+/// Under load sealing is a few segments behind, and when the load ends nothing is closed any more: what is
+/// sealed then has a footer, too.
+#[test]
+fn what_was_sealed_after_the_last_one_was_closed_is_not_read() {
+    let mut rig = Rig::with("one");
+    rig.segment_bytes = 4096;
+    rig.restart();
+    let mut rng = Rng::with_seed(7);
+    for _ in 0..40 {
+        let entries = (0..10).map(|_| any_entry(&mut rng)).collect();
+        rig.append(&[("one", entries)]).unwrap();
+    }
+    rig.background();
+    let before = rig.figures("one").unwrap();
+    assert!(before.scanned_bytes > 100_000, "{}", before.scanned_bytes);
+    assert_eq!(before.summary.entry_count(), 400);
+
+    // A first look by another reader, which has kept nothing.
+    rig.seal();
+    rig.background();
+    let view = rig.view("one");
+    let disk = rig.machine.host().disk;
+    let found = LogFigures::default()
+        .read(
+            &view.frozen(),
+            &disk,
+            trialog::stats::summary::Limits::default(),
+        )
+        .unwrap();
+    assert!(found.scanned_bytes < 20_000, "{}", found.scanned_bytes);
+    let acked = &rig.models[&slug("one")].acked;
+    assert!(figures_of(&found.summary) == figures_of(&folded(acked)));
+    assert!(figures_of(&found.summary) == figures_of(&before.summary));
 }

@@ -93,7 +93,15 @@ fn a_length_beside_a_coding_is_refused_and_hides_nothing() {
     assert_eq!(count(&server), 1);
 }
 
-/// hyper refuses these by itself, so their answers have no JSON.
+fn assert_malformed(answer: &Answer, what: &str) {
+    let words = "what came is no head of an HTTP request";
+    answer.assert_error(400, "malformed_head", words, what);
+    assert!(answer.header("x-request-id").is_some(), "{what}");
+    assert!(answer.header("date").is_some(), "{what}");
+    assert_eq!(answer.header("connection"), Some("close"), "{what}");
+}
+
+/// hyper refuses these by itself; what goes out is ours.
 #[test]
 fn a_head_that_cannot_be_read_ends_its_connection() {
     let dir = tempfile::tempdir().unwrap();
@@ -117,22 +125,38 @@ fn a_head_that_cannot_be_read_ends_its_connection() {
     ] {
         let (mut client, answer) =
             send(&server, head(&server, headers) + body + &head(&server, ""));
-        assert_eq!(answer.status, 400, "{headers}");
+        assert_malformed(&answer, headers);
         assert!(client.is_closed(), "{headers}");
     }
     let old = head(&server, "transfer-encoding: chunked\r\n").replace("HTTP/1.1", "HTTP/1.0");
     let (mut client, answer) = send(&server, old + &chunked);
-    assert_eq!(answer.status, 400);
+    assert_malformed(&answer, "chunks in HTTP/1.0");
     assert!(client.is_closed());
     let (mut client, answer) = send(&server, "nonsense\r\n\r\n");
-    assert_eq!(answer.status, 400);
+    assert_malformed(&answer, "nonsense");
     assert!(client.is_closed());
+    // Behind requests that were right, of both versions, sent at once or later.
+    for version in ["1.0", "1.1"] {
+        let first =
+            format!("GET /health HTTP/{version}\r\nconnection: keep-alive\r\nhost: t\r\n\r\n");
+        let (mut client, answer) = send(&server, first.clone() + "nonsense\r\n\r\n");
+        assert_eq!(answer.status, 200);
+        assert_malformed(&client.read_answer(false).unwrap(), "pipelined");
+        assert!(client.is_closed());
+        let (mut client, answer) = send(&server, first);
+        assert_eq!(answer.status, 200);
+        client.send_raw(b"nonsense\r\n\r\n").unwrap();
+        assert_malformed(&client.read_answer(false).unwrap(), "later");
+        assert!(client.is_closed());
+    }
     let (mut client, answer) = send(
         &server,
         format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000)),
     );
     // No more of a head is read than a whole one may have; what a part of it would be isn't known.
-    assert_eq!(answer.status, 431);
+    let words = "the head is larger than any that is read";
+    answer.assert_error(431, "headers_too_large", words, "a long path");
+    assert!(answer.header("x-request-id").is_some());
     assert!(client.is_closed());
     assert_eq!(count(&server), 0);
 }

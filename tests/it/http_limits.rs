@@ -97,6 +97,10 @@ impl Front {
         client
     }
 
+    pub fn metrics(&self) -> String {
+        String::from_utf8(self.ask("GET", "/metrics", "").body).unwrap()
+    }
+
     pub fn count(&self) -> Value {
         self.ask("GET", "/experiment/demo", "").json()["count"].take()
     }
@@ -150,6 +154,8 @@ fn a_full_mailbox_is_told_at_once_and_nothing_of_it_is_stored() {
     });
     first.read_answer(false).unwrap().log_id();
     assert_eq!(front.count(), 2);
+    let met = r#"trialog_limits_met_total{limit="mailbox"} 1"#;
+    assert!(front.metrics().contains(met), "{}", front.metrics());
 }
 
 #[test]
@@ -179,8 +185,7 @@ fn so_many_requests_are_worked_on_and_health_is_told_beyond_that() {
     }
     front.ask("POST", LOG, EXAMPLE).log_id();
     assert_eq!(front.count(), 2);
-    let metrics = front.ask("GET", "/metrics", "");
-    let metrics = String::from_utf8(metrics.body).unwrap();
+    let metrics = front.metrics();
     let met = r#"trialog_limits_met_total{limit="inflight_requests"} 2"#;
     assert!(metrics.contains(met), "{metrics}");
 }
@@ -229,6 +234,8 @@ fn a_store_has_so_many_experiments_and_no_more() {
     let words = "the store has the largest number of experiments";
     let refused = front.ask("PUT", "/experiment/c", DEMO);
     refused.assert_error(409, "too_many_experiments", words, "one more");
+    let met = r#"trialog_http_refusals_total{code="too_many_experiments"} 1"#;
+    assert!(front.metrics().contains(met), "{}", front.metrics());
     // Those that are there can be changed, and one that goes makes room.
     assert_eq!(front.ask("PUT", "/experiment/a", DEMO).status, 200);
     assert_eq!(
@@ -236,6 +243,131 @@ fn a_store_has_so_many_experiments_and_no_more() {
         200
     );
     assert_eq!(front.ask("PUT", "/experiment/c", DEMO).status, 201);
+}
+
+#[test]
+fn entries_are_nested_so_deep_and_no_deeper() {
+    let limits = Limits {
+        nesting_max: 3,
+        ..Limits::default()
+    };
+    let front = Front::start(StoreOptions::default(), limits);
+    let nested = |levels: usize| {
+        let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+        format!(r#"{{"variantKey":"A","x":{open}{close}}}"#)
+    };
+    front.ask("POST", LOG, &nested(3)).log_id();
+    let refused = front.ask("POST", LOG, &nested(4));
+    let words = "nested deeper than 3 levels (line 1, column 25)";
+    refused.assert_error(400, "json_too_deep", words, "one level more");
+    // The array of a batch is no level of its entries.
+    let batch = |levels: usize| {
+        let body = format!("[{},{}]", nested(3), nested(levels));
+        front.ask("POST", "/experiment/demo/logs", &body)
+    };
+    assert_eq!(batch(3).status, 200);
+    let words = "element 2: nested deeper than 3 levels";
+    batch(4).assert_error(400, "json_too_deep", words, "in a batch");
+    // What is broken behind that, too.
+    let broken = format!("[{}", "[".repeat(200));
+    let refused = front.ask("POST", "/experiment/demo/logs", &broken);
+    let words = "element 1: nested deeper than 3 levels (line 1, column 5)";
+    refused.assert_error(400, "json_too_deep", words, "broken");
+    assert_eq!(front.count(), 3);
+    let met = r#"trialog_http_refusals_total{code="json_too_deep"} 3"#;
+    assert!(front.metrics().contains(met), "{}", front.metrics());
+    // From the next request on.
+    front.state.set_limits(Limits::default());
+    front.ask("POST", LOG, &nested(128)).log_id();
+}
+
+#[test]
+fn an_experiment_has_so_many_variants_and_no_more() {
+    let options = StoreOptions {
+        variants_max: 3,
+        ..StoreOptions::default()
+    };
+    let front = Front::start(options, Limits::default());
+    let put = |slug: &str, body: &str| front.ask("PUT", &format!("/experiment/{slug}"), body);
+    let four = r#"{"variants":["A","B","C","D"]}"#;
+    for slug in ["demo", "new"] {
+        let refused = put(slug, four);
+        refused.assert_error(400, "bad_definition", "at most 3 variants", slug);
+    }
+    assert_eq!(put("demo", r#"{"variants":["A","B","C"]}"#).status, 200);
+    // In an open one those that are met count, too.
+    let open = r#"{"variants":["A","B"],"openVariants":true}"#;
+    assert_eq!(put("open", open).status, 201);
+    let log = |key: &str| {
+        let body = format!(r#"{{"variantKey":"{key}"}}"#);
+        front.ask("POST", "/experiment/open/log", &body)
+    };
+    log("C").log_id();
+    let words = "this experiment has the largest number of variants";
+    log("D").assert_error(400, "too_many_variants", words, "one more");
+    log("C").log_id();
+    let met = r#"trialog_limits_met_total{limit="variants"} 3"#;
+    assert!(front.metrics().contains(met), "{}", front.metrics());
+}
+
+/// The setting was another when it was made: none of its variants goes, and no more come.
+#[test]
+fn an_experiment_with_more_variants_than_it_may_have_keeps_them_and_can_be_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("s");
+    let server = Server::start(&store, &[]);
+    let three = r#"{"variants":["A","B","C"]}"#;
+    assert_eq!(server.ask("PUT", "/experiment/more", three).status, 201);
+    server.stop();
+    let server = Server::start(&store, &["--max-variants", "2"]);
+    server
+        .ask("POST", "/experiment/more/log", r#"{"variantKey":"C"}"#)
+        .log_id();
+    let three = r#"{"variants":["A","B","C"],"description":"still three"}"#;
+    assert_eq!(server.ask("PUT", "/experiment/more", three).status, 200);
+    let four = r#"{"variants":["A","B","C","D"]}"#;
+    let refused = server.ask("PUT", "/experiment/more", four);
+    refused.assert_error(400, "bad_definition", "at most 3 variants", "more still");
+    let refused = server.ask("PUT", "/experiment/new", three);
+    refused.assert_error(400, "bad_definition", "at most 2 variants", "a new one");
+}
+
+/// The first ones in the log, as with the highest limit; what isn't kept is counted.
+#[test]
+fn figures_have_so_many_names_of_metrics_and_no_more() {
+    let options = StoreOptions {
+        metrics_max: 2,
+        ..StoreOptions::default()
+    };
+    let front = Front::start(options, Limits::default());
+    let log = |metrics: &str| {
+        let body = format!(r#"{{"variantKey":"A","metrics":{metrics},"context":{{"in":"x"}}}}"#);
+        front.ask("POST", LOG, &body).log_id();
+    };
+    let met = |count: usize| {
+        let line = format!("trialog_limits_met_total{{limit=\"metrics\"}} {count}\n");
+        assert!(front.metrics().contains(&line), "{line}{}", front.metrics());
+    };
+    log(r#"{"a":1,"b":2}"#);
+    let stats = || front.ask("GET", "/experiment/demo/stats", "").json();
+    assert_eq!(stats()["droppedMetrics"]["valueCount"], 0);
+    met(0);
+    log(r#"{"c":1,"a":3,"d":4}"#);
+    let found = stats();
+    let dropped = json!({"nameCount": 2, "valueCount": 2});
+    assert_eq!(found["droppedMetrics"], dropped);
+    let metrics = found["variants"][0]["metrics"].as_array().unwrap().clone();
+    let names: Vec<_> = metrics.iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(metrics[0]["sum"], 4.0);
+    met(1);
+    for split in ["", "?by=context.in"] {
+        let path = format!("/experiment/demo/report{split}");
+        let report = String::from_utf8(front.ask("GET", &path, "").body).unwrap();
+        let words = "more metrics than the 2 that are kept: 2 values of 2 further names";
+        assert!(report.contains(words), "{report}");
+    }
+    met(3);
 }
 
 #[test]

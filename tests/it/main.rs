@@ -15,6 +15,7 @@ mod browser;
 mod catalogue;
 mod cli;
 mod client;
+mod container;
 mod copied_live;
 mod crash;
 mod dashboard;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -80,6 +81,63 @@ fn lintian_has_nothing_to_say() {
     };
     assert!(output.status.success(), "{output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+/// Every crate that cargo says is linked, and a text of each licence that some of them are under alone.
+#[test]
+fn it_has_the_licences_of_what_is_linked() {
+    let packages = match packages() {
+        Ok(packages) => packages,
+        Err(reason) => return not_run(&reason),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let unpacked = Command::new("dpkg-deb")
+        .arg("-x")
+        .arg(&packages.first)
+        .arg(dir.path())
+        .output();
+    let Ok(unpacked) = unpacked else {
+        return not_run("there is no dpkg-deb here");
+    };
+    assert!(unpacked.status.success(), "{unpacked:?}");
+    let file = dir.path().join("usr/share/doc/trialog/third-party.txt.gz");
+    let mut text = String::new();
+    let file = fs::File::open(file).unwrap();
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .unwrap();
+    let mut tree = Command::new("cargo");
+    tree.args([
+        "tree",
+        "--locked",
+        "--edges=normal,no-proc-macro",
+        "--prefix=none",
+    ]);
+    let tree = tree
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{tree:?}");
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let crates: BTreeSet<_> = tree
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(" v"))
+        .collect();
+    assert!(crates.len() > 80, "{crates:?}");
+    for (name, version) in crates {
+        let version = version.split(' ').next().unwrap();
+        let line = format!("\n{name} {version}: ");
+        assert!(name == "trialog" || text.contains(&line), "{line}");
+    }
+    for words in [
+        "Apache License",
+        "Permission is hereby granted, free of charge",
+        "Redistribution and use in source and binary forms",
+        "Permission to use, copy, modify, and/or distribute",
+    ] {
+        assert!(text.contains(words), "{words}");
+    }
 }
 
 #[test]

@@ -68,6 +68,44 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// With fewer names than segments keep, a server and files say the same, of what is sealed and of what
+/// isn't; and a server with more says what it always did.
+#[test]
+fn fewer_names_of_metrics_are_the_same_ones_for_a_server_and_for_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("s");
+    let server = Server::start(&store, &[&SMALL[..], &["--metrics-limit", "2"]].concat());
+    fill(&server, "few");
+    assert!(
+        segments(&store.join("experiments/few")).len() > 2,
+        "most of it is sealed"
+    );
+    let all = [arg(&store), "--experiment", "few"];
+    for split in [&[][..], &["--by", "context.place"]] {
+        let url = server.url();
+        let asked = ["--server", &url, "--experiment", "few", "--api-key"];
+        let online = printed(&[&asked[..], &[&*server.key], split].concat());
+        let files = printed(&[&all[..], &["--metrics-limit", "2"], split].concat());
+        assert_eq!(online, files, "{split:?}");
+        assert!(
+            online.contains("ok ") && !online.contains("deep.tokens "),
+            "{online}"
+        );
+        let whole = printed(&[&all[..], split].concat());
+        assert!(whole.contains("deep.tokens "), "{whole}");
+    }
+    let asked = ["--experiment", "few", "--metrics-limit", "257"];
+    refused(
+        &[&[arg(&store)][..], &asked].concat(),
+        2,
+        "257 is not in 1..=256",
+    );
+    server.stop();
+    let server = Server::start(&store, &SMALL);
+    let report = server.ask("GET", "/experiment/few/report?format=table", "");
+    assert_eq!(String::from_utf8(report.body).unwrap(), printed(&all));
+}
+
 #[test]
 fn real_entries_give_the_published_figures_from_files() {
     let (Some(lines), Some(published)) = (lines(), shared("data/alpaca-eval-published.csv")) else {

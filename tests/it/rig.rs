@@ -438,7 +438,8 @@ impl Rig {
             return;
         }
         for (closed, incarnation) in closed {
-            let sealing = match closed.make_footer(&disk, &incarnation, SECTOR, &figures::section) {
+            let metrics = &mut figures::Sealed::default();
+            let sealing = match closed.make_footer(&disk, &incarnation, SECTOR, metrics) {
                 Ok(Some(sealing)) => sealing,
                 Err(error) if is_out_of_descriptors(&error) => {
                     let life = self.life.as_mut().expect("alive");

@@ -137,7 +137,11 @@ fn without_tls_only_this_machine_is_listened_to_unless_told() {
 #[test]
 fn a_hang_up_changes_limits_and_what_cannot_change_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let server = with_file(dir.path(), "max_body = 2000\nlog_level = 'info'", &[]);
+    let server = with_file(
+        dir.path(),
+        "max_body = 2000\nmax_nesting = 1\nlog_level = 'info'",
+        &[],
+    );
     let mut client = server.connect();
     let mut status = |len: usize| {
         let key = ("x-api-key", server.key.as_str());
@@ -145,10 +149,12 @@ fn a_hang_up_changes_limits_and_what_cannot_change_is_named() {
         sent.unwrap().status
     };
     assert_eq!((status(2000), status(2001)), (200, 413));
+    let nested = r#"{"variantKey":"A","x":[]}"#;
+    assert_eq!(server.ask("POST", LOG, nested).status, 400);
     let path = dir.path().join("trialog.toml");
     fs::write(
         &path,
-        "max_body = '3000B'\nmailbox = 5\nlog_level = 'debug'",
+        "max_body = '3000B'\nmax_nesting = 2\nmailbox = 5\nlog_level = 'debug'",
     )
     .unwrap();
     send_signal(&server, Signal::HUP);
@@ -161,6 +167,7 @@ fn a_hang_up_changes_limits_and_what_cannot_change_is_named() {
     );
     // On the connection that was open.
     assert_eq!((status(3000), status(3001)), (200, 413));
+    assert_eq!(server.ask("POST", LOG, nested).status, 200);
     server.wait_until_said("request refused");
 }
 

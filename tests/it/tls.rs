@@ -120,6 +120,20 @@ impl Secured {
         stream
     }
 
+    /// What is answered to the admin's request with this head.
+    fn ask(&self, head: &[u8]) -> String {
+        let mut stream = self.connect(&Asked::default()).unwrap();
+        stream.write_all(head).unwrap();
+        let rest = format!(
+            "x-api-key: {}\r\nconnection: close\r\n\r\n",
+            self.server.key
+        );
+        stream.write_all(rest.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     fn hang_up(&self) {
         let pid = Pid::from_raw(self.server.pid() as i32).expect("not zero");
         kill_process(pid, Signal::HUP).expect("it runs");
@@ -295,6 +309,9 @@ fn a_handshake_that_stalls_is_ended_and_holds_nobody_up() {
     let mut rest = Vec::new();
     assert_eq!(silent.read_to_end(&mut rest).unwrap(), 0);
     assert!(half.read_to_end(&mut rest).is_ok_and(|len| len == 0));
+    let metrics = secured.ask(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n");
+    let met = "trialog_limits_met_total{limit=\"handshake\"} 2";
+    assert!(metrics.contains(met), "{metrics}");
     // Those that are through stay.
     assert_eq!(health(&mut stream).unwrap(), "HTTP/1.1 200 OK");
 }
@@ -413,4 +430,34 @@ fn commands_speak_https_and_trust_only_whom_they_are_told() {
     }
     let output = secured.server.command(&["experiment", "list"]);
     assert_eq!(output.status.code(), Some(1), "plain: {output:?}");
+}
+
+#[test]
+fn the_load_generator_speaks_https_to_whom_it_trusts() {
+    let secured = Secured::start(&[]);
+    let url = format!("https://localhost:{}", secured.server.address.port());
+    let load = |ca: &Path| {
+        let mut command = trialog();
+        command.args(["bench", "--server", &url, "--api-key", &secured.server.key]);
+        command.args(["--experiment", "demo", "--clients", "4", "--ca", arg(ca)]);
+        // Answers are larger than what goes into one record.
+        command.args(["--batch", "2000", "--duration", "0.5", "--warm-up", "0"]);
+        command.args(["--check", "--json", "-"]).output().unwrap()
+    };
+    let output = load(&secured.ca_file);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let acknowledged = found["results"][0]["entries"].as_u64().unwrap();
+    let described = secured.ask(b"GET /experiment/demo HTTP/1.1\r\nhost: localhost\r\n");
+    assert!(acknowledged >= 2000, "{found}");
+    assert!(
+        described.contains(&format!("\"count\":{acknowledged},")),
+        "{described} {found}"
+    );
+    let stranger = secured.ca_file.with_file_name("other.pem");
+    fs::write(&stranger, Authority::new().pem()).unwrap();
+    let output = load(&stranger);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("invalid peer certificate"), "{said}");
 }

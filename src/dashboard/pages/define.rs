@@ -7,6 +7,10 @@ use crate::dashboard::link;
 
 /// Lines for further variants.
 const EMPTY_LINES: usize = 3;
+/// More variants than these stand in one field, a line each: a field for each part would make a large page.
+const FIELDS_MAX: usize = 100;
+/// What a line says of the control, behind its key and weight.
+pub const CONTROL: &str = "control";
 
 /// What the form holds, as it was written.
 #[derive(Debug, Default)]
@@ -51,7 +55,8 @@ pub fn define(fields: &Fields, slug: Option<&str>, message: Option<&str>) -> Mar
             }
             label for="description" { "Description" }
             textarea #description name="description" rows="2" maxlength="4000" { (fields.description) }
-            (variants(fields))
+            @if fields.variants.len() > FIELDS_MAX { (variant_lines(fields)) }
+            @else { (variants(fields)) }
             p.check {
                 input #open type="checkbox" name="open" value="yes" checked[fields.open_variants];
                 label for="open" { "Entries may name other variants, too" }
@@ -73,6 +78,30 @@ pub fn define(fields: &Fields, slug: Option<&str>, message: Option<&str>) -> Mar
                     autocomplete="off";
             }
             button type="submit" { (if slug.is_some() { "Save" } else { "Create" }) }
+        }
+    }
+}
+
+fn variant_lines(fields: &Fields) -> Markup {
+    let mut lines = String::new();
+    for (at, (key, weight)) in fields.variants.iter().enumerate() {
+        lines.push_str(key);
+        let is_control = fields.control == Some(at);
+        for part in [&**weight, if is_control { CONTROL } else { "" }] {
+            lines.push('\t');
+            lines.push_str(part);
+        }
+        lines.truncate(lines.trim_end_matches('\t').len());
+        lines.push('\n');
+    }
+    html! {
+        label for="lines" { "Variants" }
+        textarea #lines name="variants" rows="20" autocomplete="off" spellcheck="false"
+            aria-describedby="lines-hint" { "\n" (lines) }
+        p.hint #lines-hint {
+            "One a line: the key, which is what entries name; behind a tab its weight, if all have one; "
+            "behind another tab the word control for the one that the others are compared with. A variant "
+            "that has entries can't be removed."
         }
     }
 }

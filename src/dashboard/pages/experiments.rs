@@ -45,6 +45,8 @@ pub struct Seen {
     pub minutes: Vec<f64>,
     /// What is wrong with it.
     pub warnings: Vec<String>,
+    /// Whether nobody has checked its sample ratio: it has a unit, and no report yet.
+    pub is_ratio_unchecked: bool,
 }
 
 /// The page.
@@ -135,8 +137,10 @@ fn cells(row: &Row, now_ms: u64) -> Markup {
         }
         td.number { (words::bytes(description.bytes_on_disk)) }
         td {
-            @if seen.warnings.is_empty() { span.muted { "none" } }
             @for warning in &seen.warnings { span.warning { (warning) } }
+            @if seen.is_ratio_unchecked {
+                span.muted { "sample ratio by unit: not checked until its report is read" }
+            } @else if seen.warnings.is_empty() { span.muted { "none" } }
         }
     }
 }

@@ -4,10 +4,10 @@ use hyper::Response;
 
 use super::form::Form;
 use super::respond::redirect;
-use super::{Seen, whole};
+use super::{Seen, refuse, whole};
 use crate::dashboard::layout::Here;
 use crate::dashboard::link;
-use crate::dashboard::pages::define::{self as view, Fields};
+use crate::dashboard::pages::define::{self as view, CONTROL, Fields};
 use crate::http::error::{ApiError, ApiResult, Code};
 use crate::http::reply::Body;
 use crate::http::server::AppState;
@@ -29,7 +29,9 @@ pub async fn create(state: &AppState, mut seen: Seen) -> ApiResult<Response<Body
     let made = make(state, &seen, &fields).await;
     match made {
         Ok(slug) => Ok(redirect(&link::experiment(&slug))),
-        Err(refused) => refuse(state, &seen, &fields, None, refused),
+        Err(refused) => refuse(state, refused, |message| {
+            show(state, &seen, &fields, None, Some(message))
+        }),
     }
 }
 
@@ -56,7 +58,9 @@ pub async fn save(state: &AppState, mut seen: Seen) -> ApiResult<Response<Body>>
     };
     match changed {
         Ok(_) => Ok(redirect(&link::experiment(&slug))),
-        Err(refused) => refuse(state, &seen, &fields, Some(&slug), refused),
+        Err(refused) => refuse(state, refused, |message| {
+            show(state, &seen, &fields, Some(&slug), Some(message))
+        }),
     }
 }
 
@@ -73,24 +77,6 @@ async fn make(state: &AppState, seen: &Seen, fields: &Fields) -> ApiResult<Slug>
     }
     state.store.define(&slug, definition_of(fields)?).await?;
     Ok(slug)
-}
-
-/// What a client got wrong is said beside the form, which keeps what was written.
-fn refuse(
-    state: &AppState,
-    seen: &Seen,
-    fields: &Fields,
-    slug: Option<&Slug>,
-    refused: ApiError,
-) -> ApiResult<Response<Body>> {
-    let status = refused.code.status();
-    if status.is_server_error() {
-        return Err(refused);
-    }
-    state.metrics.refused(&refused);
-    let mut response = show(state, seen, fields, slug, Some(&refused.message));
-    *response.status_mut() = status;
-    Ok(response)
 }
 
 fn show(
@@ -115,6 +101,42 @@ async fn read(state: &AppState, seen: &mut Seen) -> ApiResult<Fields> {
 }
 
 fn fields_in(form: &Form) -> Fields {
+    let (variants, control) = match form.get("variants") {
+        "" => variants_in_fields(form),
+        lines => variants_in_lines(lines),
+    };
+    Fields {
+        slug: form.get("slug").to_owned(),
+        description: form.get("description").to_owned(),
+        unit: form.get("unit").to_owned(),
+        control,
+        variants,
+        open_variants: !form.get("open").is_empty(),
+        max_age: form.get("max_age").to_owned(),
+        max_bytes: form.get("max_bytes").to_owned(),
+    }
+}
+
+/// Keys and weights, and which of them is the control.
+type Variants = (Vec<(String, String)>, Option<usize>);
+
+/// One variant a line: key, weight and whether it is the control, with tabs between them.
+fn variants_in_lines(text: &str) -> Variants {
+    let mut control = None;
+    let mut variants = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let mut parts = line.split('\t').map(str::trim);
+        let mut part = || parts.next().unwrap_or_default();
+        let (key, weight, mark) = (part(), part(), part());
+        if mark == CONTROL {
+            control = Some(variants.len());
+        }
+        variants.push((key.to_owned(), weight.to_owned()));
+    }
+    (variants, control)
+}
+
+fn variants_in_fields(form: &Form) -> Variants {
     let control: Option<usize> = form.get("control").parse().ok();
     let weights = form.all("weight").map(str::trim);
     let lines = form.all("key").map(str::trim).zip(weights).enumerate();
@@ -122,19 +144,10 @@ fn fields_in(form: &Form) -> Fields {
     let lines: Vec<_> = lines
         .filter(|(_, (key, weight))| !(key.is_empty() && weight.is_empty()))
         .collect();
-    Fields {
-        slug: form.get("slug").to_owned(),
-        description: form.get("description").to_owned(),
-        unit: form.get("unit").to_owned(),
-        control: lines.iter().position(|(place, _)| Some(*place) == control),
-        variants: lines
-            .into_iter()
-            .map(|(_, (key, weight))| (key.to_owned(), weight.to_owned()))
-            .collect(),
-        open_variants: !form.get("open").is_empty(),
-        max_age: form.get("max_age").to_owned(),
-        max_bytes: form.get("max_bytes").to_owned(),
-    }
+    let control = lines.iter().position(|(place, _)| Some(*place) == control);
+    let variants = lines.into_iter();
+    let variants = variants.map(|(_, (key, weight))| (key.to_owned(), weight.to_owned()));
+    (variants.collect(), control)
 }
 
 fn fields_of(definition: &Definition) -> Fields {
@@ -222,6 +235,15 @@ mod tests {
             ..Definition::default()
         };
         assert_eq!(definition_of(&fields_of(&plain)).unwrap(), plain);
+    }
+
+    #[test]
+    fn lines_are_variants_too() {
+        let text = "A\t0.5\r\n\r\nb c\n C \t 2 \t control\n";
+        let (variants, control) = variants_in_lines(text);
+        let expected = [("A", "0.5"), ("b c", ""), ("C", "2")];
+        let expected = expected.map(|(key, weight)| (key.to_owned(), weight.to_owned()));
+        assert_eq!((&variants[..], control), (&expected[..], Some(2)));
     }
 
     #[test]

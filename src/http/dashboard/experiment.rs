@@ -4,13 +4,13 @@ use hyper::Response;
 use maud::html;
 
 use super::list::page_number;
-use super::{Seen, respond, whole};
-use crate::dashboard::layout::Here;
+use super::{Seen, about, respond};
 use crate::dashboard::pages::experiment::{self as view, Experiment};
 use crate::dashboard::plots::timeline::Counts;
 use crate::experiment::asking::Answered;
 use crate::experiment::glance::{Span, Timeline};
 use crate::http::error::{ApiError, ApiResult};
+use crate::http::handlers::report::note_dropped;
 use crate::http::query::{decoded, parameters};
 use crate::http::reply::Body;
 use crate::http::server::AppState;
@@ -54,13 +54,7 @@ pub async fn experiment(state: &AppState, seen: &Seen) -> ApiResult<Response<Bod
         is_admin: seen.visitor.is_admin,
     };
     let content = view::experiment(&one);
-    Ok(whole(
-        state,
-        seen,
-        slug.as_str(),
-        Here::Experiments,
-        content,
-    ))
+    Ok(about(state, seen, slug, content))
 }
 
 /// The report and its plots alone.
@@ -74,13 +68,7 @@ pub async fn report(state: &AppState, seen: &Seen) -> ApiResult<Response<Body>> 
         (view::verdict(&report, slug))
         (view::metrics(&report, summary, slug, None, 1))
     };
-    Ok(whole(
-        state,
-        seen,
-        slug.as_str(),
-        Here::Experiments,
-        content,
-    ))
+    Ok(about(state, seen, slug, content))
 }
 
 /// The report as the command line prints it.
@@ -100,7 +88,9 @@ async fn ask(state: &AppState, slug: &Slug) -> ApiResult<Answered> {
         options,
         ..Question::default()
     };
-    Ok(state.store.answer(slug, question).await?)
+    let answered = state.store.answer(slug, question).await?;
+    note_dropped(state, answered.answer.dropped_value_count());
+    Ok(answered)
 }
 
 fn whole_report(answered: Answered) -> ApiResult<Report> {

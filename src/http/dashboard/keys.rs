@@ -34,15 +34,20 @@ pub async fn make(state: &AppState, mut seen: Seen) -> ApiResult<Response<Body>>
         experiments: form.get("experiments").to_owned(),
         expires_at: form.get("expires_at").to_owned(),
     };
+    let refuse = |refused| {
+        super::refuse(state, refused, |message| {
+            show(state, &seen, &fields, Some(message))
+        })
+    };
     let new = match new_key(&fields) {
         Ok(new) => new,
-        Err(refused) => return refuse(state, &seen, &fields, refused),
+        Err(refused) => return refuse(refused),
     };
     let may_ingest = new.scopes.iter().any(|scope| *scope != Scope::Read);
     let made = tokio::task::block_in_place(|| state.keyring.create(new));
     let (info, key) = match made {
         Ok(made) => made,
-        Err(error) => return refuse(state, &seen, &fields, error.into()),
+        Err(error) => return refuse(error.into()),
     };
     let made = Made {
         name: &info.name,
@@ -81,23 +86,6 @@ fn show(state: &AppState, seen: &Seen, fields: &Fields, message: Option<&str>) -
         Here::Keys,
         view::keys(&rows, fields, message),
     )
-}
-
-/// What a client got wrong is said beside the form, which keeps what was written.
-fn refuse(
-    state: &AppState,
-    seen: &Seen,
-    fields: &Fields,
-    refused: ApiError,
-) -> ApiResult<Response<Body>> {
-    let status = refused.code.status();
-    if status.is_server_error() {
-        return Err(refused);
-    }
-    state.metrics.refused(&refused);
-    let mut response = show(state, seen, fields, Some(&refused.message));
-    *response.status_mut() = status;
-    Ok(response)
 }
 
 fn new_key(fields: &Fields) -> ApiResult<NewKey> {

@@ -68,15 +68,18 @@ async fn rows(
         let store = state.store.clone();
         looks.spawn(async move {
             let glance = store.glance(&slug).await;
-            let unknown = store.unknown_variant_count(&slug);
-            (place, slug, glance, unknown)
+            let beside = Beside {
+                unknown_count: store.unknown_variant_count(&slug),
+                is_unit_mismatch: store.is_unit_mismatch(&slug),
+            };
+            (place, slug, glance, beside)
         });
     }
     let mut rows = Vec::new();
     while let Some(look) = looks.join_next().await {
-        let (place, slug, glance, unknown) = look.map_err(ApiError::internal)?;
+        let (place, slug, glance, beside) = look.map_err(ApiError::internal)?;
         let seen = match glance {
-            Ok(glance) => Ok(seen_of(&glance, unknown, now_ms)),
+            Ok(glance) => Ok(seen_of(&glance, &beside, now_ms)),
             // Deleted since we looked.
             Err(ReadError::UnknownExperiment) => continue,
             Err(error) => {
@@ -91,11 +94,21 @@ async fn rows(
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-fn seen_of(glance: &Glance, unknown_count: u64, now_ms: u64) -> view::Seen {
+/// What is known of an experiment beside what is seen of it.
+struct Beside {
+    unknown_count: u64,
+    is_unit_mismatch: Option<bool>,
+}
+
+fn seen_of(glance: &Glance, beside: &Beside, now_ms: u64) -> view::Seen {
     let description = glance.description.clone();
     let mut warnings = Vec::new();
-    // With a unit its units are counted, by reading all entries: the experiment's page does that.
-    if description.definition.unit.is_none() {
+    let has_unit = description.definition.unit.is_some();
+    // With a unit its units are counted, by reading all entries: its report does that, and is remembered.
+    if has_unit && beside.is_unit_mismatch == Some(true) {
+        warnings.push("sample ratio mismatch in the last report".to_owned());
+    }
+    if !has_unit {
         let counts = &description.variant_counts;
         let count_of = |key: &str| {
             let found = counts.iter().find(|one| &*one.key == key);
@@ -105,10 +118,12 @@ fn seen_of(glance: &Glance, unknown_count: u64, now_ms: u64) -> view::Seen {
             warnings.push("sample ratio mismatch".to_owned());
         }
     }
-    if unknown_count > 0 {
-        warnings.push(format!("unknown variant refused ({unknown_count})"));
+    if beside.unknown_count > 0 {
+        let count = beside.unknown_count;
+        warnings.push(format!("unknown variant refused ({count})"));
     }
     view::Seen {
+        is_ratio_unchecked: has_unit && beside.is_unit_mismatch.is_none(),
         minutes: glance.minutes(now_ms),
         warnings,
         description,

@@ -217,6 +217,29 @@ async fn show(
     }
 }
 
+/// What a client got wrong is said beside its form, which keeps what was written: `show` makes the page
+/// with these words.
+fn refuse(
+    state: &AppState,
+    refused: ApiError,
+    show: impl FnOnce(&str) -> Response<Body>,
+) -> ApiResult<Response<Body>> {
+    let status = refused.code.status();
+    if status.is_server_error() {
+        return Err(refused);
+    }
+    state.metrics.refused(&refused);
+    let mut response = show(&refused.message);
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+/// A page on one experiment, for whoever has signed in.
+fn about(state: &AppState, seen: &Seen, slug: &Slug, content: maud::Markup) -> Response<Body> {
+    let here = crate::dashboard::layout::Here::Experiments;
+    whole(state, seen, slug.as_str(), here, content)
+}
+
 /// A page for whoever has signed in.
 fn whole(
     state: &AppState,

@@ -59,7 +59,8 @@ impl One {
             &self.limits,
         )
         .await?;
-        let (entry, permit) = check(body, self.keys, permit).await?;
+        let nesting_max = self.limits.nesting_max;
+        let (entry, permit) = check(body, self.keys, nesting_max, permit).await?;
         let appended = state.store.append_batch(&self.slug, vec![entry], permit);
         let appended = appended.await?;
         let id = appended.ids.first().ok_or(AppendError::Failed)?;
@@ -87,7 +88,7 @@ pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> 
     let slug = slug_of(&asked)?.clone();
     let body = asked.request.into_body();
     let (body, permit) = body::read(body, coding, len_max, state, &limits).await?;
-    let (batch, permit) = check_batch(body, shape, keys, permit).await?;
+    let (batch, permit) = check_batch(body, shape, keys, limits.nesting_max, permit).await?;
     let places = batch.places();
     let appended = state.store.append_batch(&slug, batch.entries, permit).await;
     let appended = appended.map_err(|error| {
@@ -119,11 +120,12 @@ pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> 
 async fn check(
     body: Bytes,
     keys: Keys,
+    nesting_max: usize,
     mut permit: BytePermit,
 ) -> ApiResult<(NewEntry, BytePermit)> {
     let is_stalling = body.len() >= STALLING_BYTES;
     let check = move || {
-        let mut entry = parse_entry(body)?;
+        let mut entry = parse_entry(body, nesting_max)?;
         keys.give_to(std::slice::from_mut(&mut entry), &mut permit)?;
         Ok((entry, permit))
     };
@@ -139,12 +141,13 @@ async fn check_batch(
     body: Bytes,
     shape: Option<Shape>,
     keys: Keys,
+    nesting_max: usize,
     mut permit: BytePermit,
 ) -> ApiResult<(Batch, BytePermit)> {
     let is_stalling = body.len() >= STALLING_BYTES;
     let check = move || {
         let mut reserve = |bytes: usize| permit.try_grow(bytes);
-        let mut batch = parse_batch(body, shape, &mut reserve)?;
+        let mut batch = parse_batch(body, shape, nesting_max, &mut reserve)?;
         keys.give_to(&mut batch.entries, &mut permit)?;
         Ok((batch, permit))
     };

@@ -20,6 +20,8 @@ const OTHERS: &str = "_other";
 pub async fn metrics(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
     let [] = parameters(asked.request.uri().query(), [])?;
     let (store, principal) = (state.store.clone(), asked.principal);
+    #[cfg(feature = "archive")]
+    let archived = store.archived();
     let read = move || (store.state(|slug| principal.sees(slug)), Process::read());
     let read = tokio::task::spawn_blocking(read).await;
     let (stored, process) = read.map_err(ApiError::internal)?;
@@ -28,6 +30,10 @@ pub async fn metrics(state: &AppState, asked: Asked) -> ApiResult<Response<Body>
     write_connections(state, &mut text);
     write_store(&stored, &mut text);
     write_journal(&stored, &mut text);
+    #[cfg(feature = "archive")]
+    if let Some(archived) = archived {
+        archived.metrics.write(&mut text);
+    }
     write_process(&process.map_err(ApiError::internal)?, &mut text);
 
     let mut response = Response::new(Body::Full(Full::from(text.into_string())));

@@ -9,6 +9,7 @@ use hyper::{HeaderMap, Response, StatusCode};
 use crate::experiment::ReadError;
 use crate::http::accept::accepts;
 use crate::http::error::{ApiError, ApiResult, Code};
+use crate::http::metrics::Limit;
 use crate::http::query::{decoded, parameters};
 use crate::http::reply::{self, Body};
 use crate::http::server::AppState;
@@ -30,6 +31,7 @@ pub async fn report(state: &AppState, asked: Asked) -> ApiResult<Response<Body>>
     let (question, format) = parse(asked.request.uri().query(), &slug)?;
     let format = format.unwrap_or_else(|| accepted(asked.request.headers()));
     let answered = state.store.answer(&slug, question).await?;
+    note_dropped(state, answered.answer.dropped_value_count());
     let text = answered.answer.render(format);
     let mut response = reply::json(StatusCode::OK, text);
     let content_type = match format {
@@ -50,6 +52,13 @@ pub fn tell_damage(response: &mut Response<Body>, damage_count: usize) {
             .headers_mut()
             .insert(DAMAGED_PLACES, damage_count.into());
     }
+}
+
+/// Counts an answer that lacks values, since more metrics came than are kept.
+pub fn note_dropped(state: &AppState, value_count: u64) {
+    state
+        .metrics
+        .met(Limit::Metrics, u64::from(value_count > 0));
 }
 
 fn parse(query: Option<&str>, slug: &Slug) -> ApiResult<(Question, Option<Format>)> {
@@ -77,6 +86,7 @@ fn parse(query: Option<&str>, slug: &Slug) -> ApiResult<(Question, Option<Format
         },
         by: text("by", by)?.map(|field| FieldPath::new(&field)),
         options,
+        ..Question::default()
     };
     Ok((question, format.map(read).transpose()?))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use super::report::tell_damage;
+use super::report::{note_dropped, tell_damage};
 use crate::entry_json::rfc3339_ms;
 use crate::experiment::asking::Overview;
 use crate::http::error::ApiResult;
@@ -71,6 +71,7 @@ pub async fn stats(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> 
     let [] = parameters(asked.request.uri().query(), [])?;
     let slug = slug_of(&asked)?;
     let overview = state.store.overview(slug).await?;
+    note_dropped(state, overview.figures.summary.dropped().value_count);
     let mut response = reply::json_of(StatusCode::OK, &stats_of(slug.as_str(), &overview))?;
     tell_damage(&mut response, overview.figures.damage_count);
     Ok(response)

@@ -9,7 +9,6 @@ use serde_json::value::RawValue;
 
 use super::SPACE;
 use super::fault::{BodyError, Fault};
-use super::guard::DEPTH_MAX;
 use super::object::{self, Found};
 use crate::experiment::OverBudget;
 use crate::http::error::Code;
@@ -38,16 +37,19 @@ pub struct Batch {
     body: Bytes,
 }
 
-/// Checks every entry of a batch. `reserve` is asked for the memory that many small entries take.
+/// Checks every entry of a batch, each nested so deep at most. `reserve` is asked for the memory that
+/// many small entries take.
 pub fn parse_batch(
     body: Bytes,
     shape: Option<Shape>,
+    nesting_max: usize,
     reserve: &mut dyn FnMut(usize) -> Result<(), OverBudget>,
 ) -> Result<Batch, BodyError> {
     let text = super::text(&body).map_err(|fault| fault.locate(&body, None))?;
     let shape = shape.unwrap_or_else(|| guess(text));
     let mut entries = Entries {
         body: &body,
+        nesting_max,
         list: Vec::new(),
         reserve,
     };
@@ -108,6 +110,7 @@ struct Bad {
 
 struct Entries<'a> {
     body: &'a Bytes,
+    nesting_max: usize,
     list: Vec<NewEntry>,
     reserve: &'a mut dyn FnMut(usize) -> Result<(), OverBudget>,
 }
@@ -156,7 +159,7 @@ fn lines(text: &str, entries: &mut Entries<'_>) -> Result<(), Bad> {
         let filled = line.trim_end_matches(SPACE);
         if !filled.is_empty() {
             // Without its end, so that what is missing is missed on this line.
-            object::parse(filled)
+            object::parse(filled, entries.nesting_max)
                 .map_err(|fault| fault.shifted(offset))
                 .and_then(|found| entries.push(found, offset))
                 .map_err(|fault| Bad {
@@ -192,7 +195,7 @@ fn array(text: &str, entries: &mut Entries<'_>) -> Result<(), Bad> {
         .deserialize_seq(elements)
         .map_err(|error| Bad {
             place: Some(format!("element {}", entries.list.len() + 1)),
-            fault: refused.unwrap_or_else(|| object::broken(text, DEPTH_MAX + 1, &error)),
+            fault: refused.unwrap_or_else(|| object::broken(text, entries.nesting_max, 1, &error)),
         })?;
     deserializer.end().map_err(|_| Bad {
         place: None,
@@ -216,7 +219,7 @@ impl<'de> Visitor<'de> for Elements<'_, '_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         while let Some(element) = elements.next_element::<&RawValue>()? {
             let offset = object::offset(self.text, element.get());
-            let taken = object::parse(element.get())
+            let taken = object::parse(element.get(), self.entries.nesting_max)
                 .map_err(|fault| fault.shifted(offset))
                 .and_then(|found| self.entries.push(found, offset));
             if let Err(fault) = taken {

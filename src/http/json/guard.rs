@@ -4,12 +4,14 @@
 use super::fault::Fault;
 use crate::http::error::Code;
 
-/// How deep objects and arrays may be nested, the outermost one included.
-pub const DEPTH_MAX: usize = 128;
+/// How deep objects and arrays may be nested at most, an entry's own object included: readers' parsers
+/// go no further.
+pub const NESTING_MAX: usize = 128;
 
-/// Finds the first fault in `text`, which is valid JSON, or the valid beginning of a broken one.
-pub(super) fn check(text: &[u8], depth_max: usize) -> Result<(), Fault> {
-    let depth = depth_fault(text, depth_max);
+/// Finds the first fault in `text`, which is valid JSON, or the valid beginning of a broken one. An
+/// entry in it may be nested so deep, and has so many levels `around` it.
+pub(super) fn check(text: &[u8], nesting_max: usize, around: usize) -> Result<(), Fault> {
+    let depth = depth_fault(text, nesting_max, around);
     let surrogate = surrogate_fault(text);
     match depth
         .into_iter()
@@ -21,7 +23,8 @@ pub(super) fn check(text: &[u8], depth_max: usize) -> Result<(), Fault> {
     }
 }
 
-fn depth_fault(text: &[u8], depth_max: usize) -> Option<Fault> {
+fn depth_fault(text: &[u8], nesting_max: usize, around: usize) -> Option<Fault> {
+    let depth_max = nesting_max + around;
     // Counting is a handful of vector instructions, and nearly always the end of it.
     let opened = text.iter().filter(|b| matches!(b, b'{' | b'[')).count();
     if opened <= depth_max {
@@ -39,7 +42,7 @@ fn depth_fault(text: &[u8], depth_max: usize) -> Option<Fault> {
             b'{' | b'[' if !in_string => {
                 depth += 1;
                 if depth > depth_max {
-                    let message = format!("nested deeper than {DEPTH_MAX} levels");
+                    let message = format!("nested deeper than {nesting_max} levels");
                     return Some(Fault::new(at, Code::JsonTooDeep, message));
                 }
             }
@@ -99,7 +102,7 @@ mod tests {
     use super::*;
 
     fn code(text: &str) -> Option<(Code, usize)> {
-        let fault = check(text.as_bytes(), DEPTH_MAX).err()?;
+        let fault = check(text.as_bytes(), NESTING_MAX, 0).err()?;
         Some((fault.code, fault.at))
     }
 

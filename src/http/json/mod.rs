@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 pub use batch::{Batch, ENTRIES_MAX, ENTRY_BYTES, Shape, parse_batch};
 pub use fault::BodyError;
-pub use guard::DEPTH_MAX;
+pub use guard::NESTING_MAX;
 
 use crate::http::error::Code;
 use crate::model::NewEntry;
@@ -20,10 +20,10 @@ use fault::Fault;
 /// What is white space in JSON. (What Rust calls ASCII white space has the form feed, too.)
 const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// Checks one entry's JSON and finds its variant, in one pass.
-pub fn parse_entry(body: Bytes) -> Result<NewEntry, BodyError> {
+/// Checks one entry's JSON, which is nested so deep at most, and finds its variant, in one pass.
+pub fn parse_entry(body: Bytes, nesting_max: usize) -> Result<NewEntry, BodyError> {
     let found = text(&body)
-        .and_then(object::parse)
+        .and_then(|text| object::parse(text, nesting_max))
         .map_err(|fault| fault.locate(&body, None))?;
     Ok(NewEntry {
         variant_key: found.variant_key,

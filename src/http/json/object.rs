@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::SPACE;
 use super::fault::{self, Fault};
-use super::guard::{self, DEPTH_MAX};
+use super::guard;
 use crate::http::error::Code;
 use crate::model::VARIANT_KEY_BYTES_MAX;
 
@@ -31,8 +31,8 @@ const KNOWN: [&str; 5] = ["variantKey", "input", "output", "metrics", "context"]
 /// name would be there twice, and readers would differ about which one counts.
 const RESERVED: [&str; 3] = ["logId", "experiment", "receivedAt"];
 
-/// Reads the one object that `text` must be.
-pub(super) fn parse(text: &str) -> Result<Found, Fault> {
+/// Reads the one object that `text` must be, nested so deep at most.
+pub(super) fn parse(text: &str, nesting_max: usize) -> Result<Found, Fault> {
     let start = text.len() - text.trim_start_matches(SPACE).len();
     match text.as_bytes().get(start) {
         None => {
@@ -58,9 +58,9 @@ pub(super) fn parse(text: &str) -> Result<Found, Fault> {
             text,
             refused: &mut refused,
         })
-        .map_err(|error| refused.unwrap_or_else(|| broken(text, DEPTH_MAX, &error)))?;
+        .map_err(|error| refused.unwrap_or_else(|| broken(text, nesting_max, 0, &error)))?;
     deserializer.end().map_err(|_| trailing(text))?;
-    guard::check(text.as_bytes(), DEPTH_MAX)?;
+    guard::check(text.as_bytes(), nesting_max, 0)?;
 
     let [variant_key, objects @ ..] = known;
     for (name, value) in KNOWN.iter().skip(1).zip(objects) {
@@ -72,10 +72,17 @@ pub(super) fn parse(text: &str) -> Result<Found, Fault> {
 }
 
 /// A syntax error; or, when that comes first, what the guard finds before it.
-pub(super) fn broken(text: &str, depth_max: usize, error: &serde_json::Error) -> Fault {
+pub(super) fn broken(
+    text: &str,
+    nesting_max: usize,
+    around: usize,
+    error: &serde_json::Error,
+) -> Fault {
     let syntax = fault::syntax(text, Code::JsonSyntax, error);
     let before = text.as_bytes().get(..=syntax.at).unwrap_or(text.as_bytes());
-    guard::check(before, depth_max).err().unwrap_or(syntax)
+    guard::check(before, nesting_max, around)
+        .err()
+        .unwrap_or(syntax)
 }
 
 /// Where `part`, a piece of `text`, begins in it.

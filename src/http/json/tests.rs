@@ -8,7 +8,7 @@ use super::*;
 use crate::experiment::OverBudget;
 
 fn parse(text: impl AsRef<[u8]>) -> Result<NewEntry, BodyError> {
-    parse_entry(Bytes::copy_from_slice(text.as_ref()))
+    parse_entry(Bytes::copy_from_slice(text.as_ref()), NESTING_MAX)
 }
 
 fn code(text: impl AsRef<[u8]>) -> &'static str {
@@ -29,7 +29,7 @@ fn the_example_is_taken_as_it_is() {
 #[test]
 fn an_entry_is_a_slice_of_the_body() {
     let body = Bytes::from_static(b" \n{\"variantKey\":\"A\"}\r\n ");
-    let entry = parse_entry(body.clone()).unwrap();
+    let entry = parse_entry(body.clone(), NESTING_MAX).unwrap();
     assert_eq!(entry.body, "{\"variantKey\":\"A\"}");
     assert_eq!(entry.body.as_ptr(), body[2..].as_ptr());
 }
@@ -171,9 +171,12 @@ fn many_members_take_no_more_than_their_length() {
 }
 
 fn batch(text: &str, shape: Option<Shape>) -> Result<Batch, BodyError> {
-    parse_batch(Bytes::copy_from_slice(text.as_bytes()), shape, &mut |_| {
-        Ok(())
-    })
+    parse_batch(
+        Bytes::copy_from_slice(text.as_bytes()),
+        shape,
+        NESTING_MAX,
+        &mut |_| Ok(()),
+    )
 }
 
 fn keys(batch: &Batch) -> Vec<&str> {
@@ -269,13 +272,13 @@ fn a_batch_as_an_array() {
 fn many_small_entries_ask_for_memory() {
     let text = "{\"variantKey\":\"A\"}\n".repeat(3000);
     let mut asked = 0;
-    let whole = parse_batch(text.clone().into(), None, &mut |bytes| {
+    let whole = parse_batch(text.clone().into(), None, NESTING_MAX, &mut |bytes| {
         asked += bytes;
         Ok(())
     });
     assert_eq!(whole.unwrap().entries.len(), 3000);
     assert_eq!(asked, 2048 * ENTRY_BYTES);
-    let refused = parse_batch(text.into(), None, &mut |_| Err(OverBudget));
+    let refused = parse_batch(text.into(), None, NESTING_MAX, &mut |_| Err(OverBudget));
     assert_eq!(refused.unwrap_err().code, Code::Overloaded);
 }
 
@@ -346,6 +349,6 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = parse(&bytes);
-        let _ = parse_batch(bytes.into(), None, &mut |_| Ok(()));
+        let _ = parse_batch(bytes.into(), None, NESTING_MAX, &mut |_| Ok(()));
     }
 }

@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::io::Write as _;
 
-use serde_json::value::RawValue;
-
 use super::columns::Columns;
 use crate::stats::extract::{self, Value};
 
@@ -41,16 +39,18 @@ impl<'a> Row<'a> {
             numbers: vec![None; columns.names().len()],
             ..Row::default()
         };
-        extract::each_member(body, &mut |key, value: &'a RawValue| {
-            let text = value.get();
+        extract::each_member(body, &mut |key, value| {
+            let Ok(text) = std::str::from_utf8(value) else {
+                return;
+            };
             // For these, null is the same as nothing.
             let object = Some(text).filter(|text| *text != "null");
             match key {
-                "variantKey" => row.variant_key = extract::scalar(text).unwrap_or_default(),
+                "variantKey" => row.variant_key = extract::scalar(value).unwrap_or_default(),
                 "input" => row.input = object,
                 "output" => row.output = object,
                 "context" => row.context = object,
-                "metrics" => row.read_metrics(value, columns),
+                "metrics" => row.read_metrics(text, columns),
                 _ => row.add_other(key, text),
             }
         });
@@ -60,10 +60,11 @@ impl<'a> Row<'a> {
         row
     }
 
-    fn read_metrics(&mut self, metrics: &'a RawValue, columns: &Columns) {
+    fn read_metrics(&mut self, metrics: &'a str, columns: &Columns) {
         let mut is_all = true;
         let mut due = 0;
-        extract::metrics_within(metrics, &mut |name, text, value| {
+        extract::metrics_within(metrics.as_bytes(), &mut |name, text, value| {
+            let text = std::str::from_utf8(text).unwrap_or_default();
             let place = columns.place(name, due);
             let cell = place.and_then(|place| self.numbers.get_mut(place));
             let (Some(place), Some(cell)) = (place, cell) else {
@@ -89,7 +90,7 @@ impl<'a> Row<'a> {
                 }
             };
         });
-        self.metrics = Some(metrics.get()).filter(|_| !is_all);
+        self.metrics = Some(metrics).filter(|_| !is_all);
     }
 
     fn add_other(&mut self, key: &str, text: &str) {

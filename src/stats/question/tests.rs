@@ -13,8 +13,8 @@ struct Log {
 impl Entries for Log {
     type Error = Infallible;
 
-    fn summary(&mut self) -> Result<Summary, Infallible> {
-        let mut summary = Summary::default();
+    fn summary(&mut self, limits: Limits) -> Result<Summary, Infallible> {
+        let mut summary = Summary::new(limits);
         for (at, (variant, body)) in self.bodies.iter().enumerate() {
             summary.apply(variant, at as u64, body.as_bytes());
         }
@@ -64,6 +64,7 @@ fn question(unit: Option<&str>, by: Option<&str>) -> Question {
             ..Definition::default()
         },
         by: by.map(FieldPath::new),
+        limits: Limits::default(),
         options: ReportOptions::default(),
     }
 }

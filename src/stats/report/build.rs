@@ -61,6 +61,7 @@ pub(super) fn report(
         unit: basis.unit(),
         control: basis.control.clone(),
         warnings: Vec::new(),
+        dropped_value_count: summary.dropped().value_count,
         sentences: Vec::new(),
         variants: basis.keys.iter().map(|key| basis.variant(key)).collect(),
         comparisons,

@@ -102,6 +102,9 @@ pub struct Report {
     pub comparisons: Vec<ComparisonReport>,
     /// How the figures are to be read.
     pub notes: Vec<String>,
+    /// Values that are not here, since more metrics came than are kept; a warning says so.
+    #[serde(skip)]
+    pub dropped_value_count: u64,
 }
 
 /// What counts as one independent observation.

@@ -268,6 +268,33 @@ proptest! {
         prop_assert_eq!(merged, fold(METRICS_MAX, &entries));
     }
 
+    /// A server or a reader that keeps fewer names than footers have says what it would say if footers
+    /// had no more.
+    #[test]
+    fn footers_with_more_names_give_what_fewer_names_give(
+        entries in vec(any_entry(), 0..40),
+        cuts in vec(0_usize..40, 0..4),
+        metrics in 1_usize..7,
+    ) {
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| *cut.min(&entries.len())).collect();
+        cuts.push(entries.len());
+        cuts.sort_unstable();
+        let mut merged = keeping(metrics);
+        let mut begin = 0;
+        for end in cuts {
+            let mut footer = Vec::new();
+            fold(METRICS_MAX, &entries[begin..end]).encode(&mut footer);
+            merged.merge(&Summary::decode(&footer).unwrap());
+            begin = end;
+        }
+        let whole = fold(metrics, &entries);
+        prop_assert_eq!(&merged.metrics, &whole.metrics);
+        prop_assert_eq!(&merged.variants, &whole.variants);
+        prop_assert_eq!(&merged.dropped.names, &whole.dropped.names);
+        // A name that an entry has twice is one value for a footer, and two where it isn't kept.
+        prop_assert!(merged.dropped.value_count <= whole.dropped.value_count);
+    }
+
     #[test]
     fn any_order_gives_the_same_figures(
         entries in vec(any_entry(), 0..40),

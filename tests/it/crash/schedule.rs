@@ -141,6 +141,7 @@ impl Step {
                 limits: Limits {
                     bytes_max: Some(rng.u64(..8192)).filter(|bytes| bytes % 4 != 0),
                     age_ms_max: rng.bool().then(|| rng.u64(..100_000)),
+                    number_end: None,
                 },
             },
             40..=45 => Self::Send {

@@ -187,6 +187,117 @@ fn ten_thousand_experiments_are_a_small_page_and_stay_idle() {
     assert!(row.contains("<td class=\"number\">1</td>"), "{row}");
 }
 
+/// Entries of sessions, all of A's with one of their own and B's with one together: by entries the split is
+/// as planned, by sessions it isn't.
+fn log_by_session(server: &Server, count: usize) {
+    let definition = r#"{"variants":["A","B"],"unit":"context.session"}"#;
+    let made = server.ask("PUT", "/experiment/units", definition);
+    assert_eq!(made.status, 201);
+    let line = |n: usize| {
+        let (variant, session) = match n % 2 {
+            0 => ("A", n),
+            _ => ("B", n % 200),
+        };
+        format!(
+            r#"{{"variantKey":"{variant}","metrics":{{"ms":{}}},"context":{{"session":"{variant}{session}"}}}}"#,
+            n * 7919 % 1000
+        )
+    };
+    let lines: Vec<_> = (0..count).map(line).collect();
+    for batch in lines.chunks(5000) {
+        let answer = server.ask("POST", "/experiment/units/logs", &batch.join("\n"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+/// With more than 20,000 entries a report by unit comes behind its page, and says what the API says.
+#[test]
+fn a_report_by_unit_over_many_entries_comes_behind_its_page() {
+    let dir = store();
+    let server = Server::start(&dir.path().join("s"), &[]);
+    log_by_session(&server, 20_000);
+    let visitor = Visitor::admin(&server);
+    let page = visitor.page("/ui/experiment/units");
+    assert!(!page.contains("data-part") && page.contains("data-plot=\"mean\""));
+    server.ask("POST", "/experiment/units/log", r#"{"variantKey":"A"}"#);
+    let page = visitor.page("/ui/experiment/units");
+    assert!(page.contains("Its unit has all entries read"), "{page}");
+    assert!(
+        !page.contains("data-plot=\"mean\""),
+        "nothing of it is here"
+    );
+    let (_, part) = page.split_once("data-part=\"").unwrap();
+    let (path, _) = part.split_once('"').unwrap();
+    let behind = visitor.page(path);
+    assert!(behind.len() < 200_000, "{} bytes", behind.len());
+    let report = server.ask("GET", "/experiment/units/report", "").json();
+    assert_eq!(report["unit"]["field"], "context.session");
+    assert_eq!(report["count"], 20_001);
+    let means = plotted(&behind, "mean");
+    assert_eq!(means.len(), 2);
+    for (row, variant) in means.iter().zip(report["variants"].as_array().unwrap()) {
+        let metric = &variant["metrics"][0];
+        assert_eq!(
+            (&row["variant"], &row["metric"]),
+            (&variant["key"], &json!("ms"))
+        );
+        assert_same(&row["mean"], &metric["mean"], row);
+        assert_same(&row["low"], &metric["interval"][0], row);
+        assert_same(&row["high"], &metric["interval"][1], row);
+    }
+    let differences = plotted(&behind, "difference");
+    let one = &report["comparisons"][0];
+    assert_same(&differences[0]["low"], &one["interval"][0], one);
+    let p_value = plotted(&behind, "ratio")[0]["p"].clone();
+    assert_same(&p_value, &report["sampleRatio"]["pValue"], &p_value);
+    for sentence in report["sentences"].as_array().unwrap() {
+        assert!(
+            behind.contains(&escaped(sentence.as_str().unwrap())),
+            "{sentence}"
+        );
+    }
+}
+
+/// The list can't read all entries: it says so, until somebody has read the report.
+#[test]
+fn a_ratio_by_unit_stands_in_the_list_once_a_report_has_found_it() {
+    let dir = store();
+    let server = Server::start(&dir.path().join("s"), &[]);
+    log_by_session(&server, 2000);
+    let visitor = Visitor::admin(&server);
+    let row = || {
+        let page = visitor.page("/ui/experiments");
+        let row = page.split("<tr>").find(|row| row.contains("/units\""));
+        row.unwrap().to_owned()
+    };
+    let unchecked = "sample ratio by unit: not checked";
+    assert!(
+        row().contains(unchecked) && !row().contains("mismatch"),
+        "{}",
+        row()
+    );
+    // One by another unit, or of parts, doesn't say it.
+    for other in ["?unit=context.none", "?by=context.session"] {
+        let _refused_or_not = server.ask("GET", &format!("/experiment/units/report{other}"), "");
+    }
+    assert!(row().contains(unchecked), "{}", row());
+    let report = server.ask("GET", "/experiment/units/report", "").json();
+    assert_eq!(report["sampleRatio"]["isMismatch"], true);
+    let found = row();
+    assert!(
+        found.contains("sample ratio mismatch in the last report"),
+        "{found}"
+    );
+    assert!(!found.contains(unchecked), "{found}");
+    // Another definition is another plan.
+    let definition = r#"{"variants":["A",{"key":"B"}],"unit":"context.user"}"#;
+    assert_eq!(
+        server.ask("PUT", "/experiment/units", definition).status,
+        200
+    );
+    assert!(row().contains(unchecked), "{}", row());
+}
+
 #[test]
 fn warnings_stand_in_the_list() {
     let dir = store();

@@ -59,6 +59,37 @@ fn experiments_are_made_and_changed() {
     assert!(described["retention"].is_null());
 }
 
+/// The longest keys, each with a weight: a small page, and what it shows is what it sends.
+#[test]
+fn a_thousand_variants_are_a_small_form_that_changes_nothing_by_itself() {
+    let dir = store();
+    let server = Server::start(&dir.path().join("s"), &[]);
+    let variants: Vec<_> = (0..1000)
+        .map(|n| json!({"key": format!("{n:0>128}"), "weight": 0.001, "control": n == 700}))
+        .collect();
+    let definition = json!({ "variants": variants }).to_string();
+    let made = server.ask("PUT", "/experiment/wide", &definition);
+    assert_eq!(made.status, 201);
+    let visitor = Visitor::admin(&server);
+    let page = visitor.page("/ui/experiment/wide/edit");
+    assert!(page.len() < 200_000, "{} bytes", page.len());
+    let (_, field) = page.split_once("name=\"variants\"").unwrap();
+    let (_, field) = field.split_once('>').unwrap();
+    let (lines, _) = field.split_once("</textarea>").unwrap();
+    assert_eq!(lines.matches("control").count(), 1);
+    let sent = visitor.post("/ui/experiment/wide/edit", &[("variants", lines)]);
+    assert_eq!(sent.status, 303, "{sent:?}");
+    let described = server.ask("GET", "/experiment/wide", "").json();
+    assert_eq!(described["variants"], json!(variants));
+    // One more than there may be is told, and what was written stays.
+    let more = format!("{lines}one more");
+    let refused = visitor.post("/ui/experiment/wide/edit", &[("variants", &more)]);
+    assert_eq!(refused.status, 400);
+    let page = text(&refused);
+    assert!(page.contains("at most 1000 variants") && page.contains("one more"));
+    assert!(page.len() < 200_000, "{} bytes", page.len());
+}
+
 #[test]
 fn keys_are_made_shown_once_and_revoked() {
     let dir = store();

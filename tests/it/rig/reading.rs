@@ -12,6 +12,7 @@ use trialog::model::{LogId, Slug};
 use trialog::offline::Source;
 use trialog::offline::replay::{Selection, replay};
 use trialog::stats::Summary;
+use trialog::stats::summary::Limits;
 
 use super::{Rig, STORE, slug};
 
@@ -91,7 +92,7 @@ impl Rig {
         let life = self.life.as_mut().expect("alive");
         let disk = life.host.disk.clone();
         let kept = life.figures.entry(slug(name)).or_default();
-        kept.read(&view.frozen(), &disk)
+        kept.read(&view.frozen(), &disk, Limits::default())
     }
 
     /// What is kept of the metrics is what a fold over the entries gives.
@@ -99,7 +100,7 @@ impl Rig {
         let life = self.life.as_mut().expect("alive");
         let kept = life.figures.entry(name.clone()).or_default();
         let model = &self.models[name];
-        let wrong = match kept.read(&view.frozen(), disk) {
+        let wrong = match kept.read(&view.frozen(), disk, Limits::default()) {
             Err(SegmentError::Io { .. }) => return,
             Err(error) => error.to_string(),
             // After a failed sync the page cache may lack what the journal has.

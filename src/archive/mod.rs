@@ -1,0 +1,30 @@
+//! Sealed segments on object storage: S3 and what speaks as it does, Google Cloud Storage, Azure, a folder.
+//!
+//! [`keeper`] uploads what is sealed, and checks it; [`disk`] lets the offline commands read it there.
+//!
+//! # The layout
+//!
+//! Below the address that the server was given, all names are fixed:
+//!
+//! | object | what |
+//! | --- | --- |
+//! | `<store id>/<slug>/<incarnation>/<file name>` | a sealed segment: the bytes and the name of its file, `<first sequence number, 20 digits>.segment` |
+//! | `<store id>/<slug>/<incarnation>/experiment.json` | the definition, as it was last |
+//! | `<store id>/<slug>/<incarnation>/dropped-locally.json` | the mark of what the server has dropped of its own copies, if it has |
+//!
+//! The store's id and the incarnation are 16 hexadecimal digits each, as in a segment's header. So a copy of
+//! one incarnation's folder is an experiment's folder, which every command reads. The mark has another name
+//! than in a store, since here nothing is dropped: it only says why the first segments may be missing, if
+//! they had been dropped before there was an archive. Nothing in an archive is ever deleted: not when an
+//! experiment is, nor when a local copy goes.
+
+pub mod disk;
+mod error;
+pub mod keeper;
+mod layout;
+mod mark;
+mod store;
+mod upload;
+
+pub use error::ArchiveError;
+pub use store::Archive;
