@@ -13,6 +13,7 @@ mod bench;
 mod bench_check;
 mod browser;
 mod catalogue;
+mod caught;
 mod cli;
 mod client;
 mod container;

@@ -14,7 +14,7 @@ use trialog::model::{LogId, NewEntry};
 use trialog::offline::Source;
 use trialog::offline::replay::{Selection, replay};
 
-use crate::crash::campaign::catch;
+use crate::caught::{SEEDS_MAX, catch};
 use crate::lies::{EQUAL_SALT, Lie};
 use crate::rig::{Rig, SECTOR, STORE, entry, slug};
 use crate::scene::Entries;
@@ -86,6 +86,11 @@ fn judge(rig: &mut Rig, whole: &Entries, lost_max: usize) -> Result<(), String> 
 /// As [`run`]; a panic is a failure like any other.
 pub fn outcome(seed: u64, lie: Option<Lie>) -> Result<(), String> {
     catch(|| run(seed, lie))
+}
+
+/// The first seed of those that a planted bug has, whose damage shows it, and how.
+pub fn by_damage(lie: Option<Lie>) -> Option<(u64, String)> {
+    (0..SEEDS_MAX).find_map(|seed| Some((seed, outcome(seed, lie).err()?)))
 }
 
 /// A closed store with some segments, sealed or not. Some entries hide frames, made with the only

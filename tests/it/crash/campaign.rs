@@ -1,12 +1,12 @@
 //! Many runs on all cores; and what makes one that fails easy to repeat and to read.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::run::{Seen, run};
 use super::schedule::{End, How, Schedule, Step};
+use crate::caught::catch;
 use crate::lies::Lie;
 
 /// How many runs a thread takes at once.
@@ -65,15 +65,6 @@ pub fn run_all(first: u64, count: u64, lie: Option<Lie>) -> Result<Seen, Failed>
 /// What comes of a run; a panic is a failure like any other.
 pub fn outcome(schedule: &Schedule, lie: Option<Lie>) -> Result<Seen, String> {
     catch(|| run(schedule, lie))
-}
-
-/// What `run` says, or what it panicked with.
-pub fn catch<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()));
-        Err(format!("a panic: {}", text.unwrap_or_default()))
-    })
 }
 
 /// Says all that helps with a run that failed: how to repeat it, and a shorter one.
