@@ -91,7 +91,7 @@ for gigabytes in "${sizes[@]}"; do
   done
   entries=$(curl -sf -H "x-api-key: $key" "$url/experiment/load" | jq .count)
   stop -TERM; start; clean=$ready_ms
-  load '.settings.batch' --clients 64 >/dev/null & loading=$!
+  load '.settings.batch' --clients 64 >/dev/null 2>&1 & loading=$!
   sleep 2; stop -KILL; wait $loading 2>/dev/null || true
   start
   id=$(curl -sf -H "x-api-key: $key" "$url/experiment/load/logs?limit=1" | jq -r '.logs[0].logId')
@@ -103,11 +103,16 @@ for gigabytes in "${sizes[@]}"; do
   echo "$gigabytes $clean $ready_ms $by_id $stats" >>"$dir/startup"
 done
 stop -TERM
-"$trialog" replay "$dir/store" --experiment load >/dev/null
-begun=$(date +%s%N)
-out=$("$trialog" replay "$dir/store" --experiment load | wc -c)
-took=$(of "$(($(date +%s%N) - begun))" 1e9)
-row "replay to a pipe, ${sizes[-1]} GB" '≥ 1 GB/s' "$(of "$out" "($took * 1e9)") GB/s" "$(of "$out" 1e9) GB in $took s" ''
+replay() { "$trialog" replay "$dir/store" --experiment load; }
+out=$(replay | wc -c)
+to_null() { replay >/dev/null; }
+to_pipe() { replay | wc -c >/dev/null; }
+for where in null pipe; do
+  begun=$(date +%s%N)
+  to_$where
+  took=$(of "$(($(date +%s%N) - begun))" 1e9)
+  row "replay to $where, ${sizes[-1]} GB" '≥ 1 GB/s' "$(of "$out" "($took * 1e9)") GB/s" "$(of "$out" 1e9) GB in $took s" ''
+done
 gnuplot <<PLOT
 set terminal svg size 800,400 background "white"
 set output "benches/startup.svg"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A server's memory while it is loaded for a long time: a row for each tenth of it, and a plot, benches/memory.svg.
-# Segments are small, so that all that a long run does (roll, seal, checkpoint) is done often. On an idle machine;
-# some 25 GB of disk for half an hour. Needs gnuplot, jq and curl. Loopback only.
+# Segments are small, so that all that a long run does (roll, seal, checkpoint, drop) is done often, and each
+# experiment keeps its last MiB: what there is of them levels off. On an idle machine; some 20 GB of disk. Needs
+# gnuplot, jq and curl. Loopback only.
 #   benches/memory.sh [minutes] [experiments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,8 +21,10 @@ pids+=($server)
 until url=http://$(sed -n 's/.*address=\([0-9.:]*\).*/\1/p' "$dir/log") && [ "$url" != http:// ] &&
   curl -sf -o /dev/null "$url/ready"; do sleep 0.01; done
 key=$(cat "$dir/store/admin.key")
+curl -sf -o /dev/null -X PUT -H "x-api-key: $key" -H 'content-type: application/json' \
+  -d '{"openVariants":true,"retention":{"maxBytes":1048576}}' "$url/experiment/load-[0-$((experiments - 1))]"
 
-"$trialog" bench --server "$url" --api-key "$key" --create --experiment load --experiments "$experiments" --clients 256 \
+"$trialog" bench --server "$url" --api-key "$key" --experiment load --experiments "$experiments" --clients 256 \
   --entry "$dir/entry" --warm-up 5 --duration "$seconds" --json "$dir/json" >/dev/null 2>"$dir/words" & load=$!
 pids+=($load)
 # metric NAME: its value now
@@ -38,10 +41,11 @@ wait $load || { cat "$dir/words" >&2; exit 1; }
 printf '| minute | memory | of it mapped files | entries so far |\n| --- | --- | --- | --- |\n'
 awk -v step=$((seconds / 10)) '$1 >= next_at {printf "| %.0f | %.0f MB | %.0f MB | %d |\n", $1 / 60, $2, $3, $4; next_at += step}' \
   "$dir/memory.tsv"
-printf '\n%s experiments, 256 clients: %s entries/s over %s minutes, p99 %s ms; VmHWM %s MB; %s segments sealed.\n' "$experiments" \
+printf '\n%s experiments, 256 clients: %s entries/s over %s minutes, p99 %s ms; VmHWM %s MB; %s segments sealed, %s of them left.\n' "$experiments" \
   "$(jq '.results[0].entriesPerSecond | floor' "$dir/json")" "$minutes" \
   "$(jq '.results[0].latencyUs.p99 / 1000 | floor' "$dir/json")" \
-  "$(awk '/^VmHWM/ {printf "%d", $2 / 1024}' "/proc/$server/status")" "$(metric trialog_segments_sealed_total)"
+  "$(awk '/^VmHWM/ {printf "%d", $2 / 1024}' "/proc/$server/status")" "$(metric trialog_segments_sealed_total)" \
+  "$(find "$dir/store/experiments" -name '*.segment' | wc -l)"
 gnuplot <<PLOT
 set terminal svg size 800,400 background "white"
 set output "benches/memory.svg"

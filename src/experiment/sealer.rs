@@ -16,6 +16,9 @@ use crate::log::segment_file::Incarnation;
 use crate::log::view::{ClosedSegment, Sealing};
 use crate::metrics::Counter;
 
+/// The thread's name.
+pub(super) const SEALING_THREAD: &str = "seal";
+
 struct Job {
     segment: Arc<ClosedSegment>,
     incarnation: Arc<Incarnation>,
@@ -35,7 +38,7 @@ impl Sealer {
         let sealed = Arc::new(Counter::default());
         let counted = sealed.clone();
         let thread = std::thread::Builder::new()
-            .name("seal".into())
+            .name(SEALING_THREAD.into())
             .spawn(move || run(&disk, &*journal, &receiver, &counted))?;
         Ok(Self {
             closed: Mutex::new(Some(sender)),
