@@ -21,9 +21,6 @@ use crate::offline::replay::{self, ReplayError, Selection, replay, replay_watche
 use crate::offline::verify::verify_beside;
 use crate::offline::{OfflineError, Source};
 
-/// What anybody may ask for a pipe on Linux (`/proc/sys/fs/pipe-max-size`).
-const PIPE_LEN: usize = 1 << 20;
-
 /// Give entries back from segment files, without a server: one JSON object a line, or as a table.
 ///
 /// PATH is a store's folder, an experiment's folder or one segment file: in place, beside a
@@ -123,8 +120,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         None => {
             // Not `Stdout`, which looks for line breaks.
             let out = io::stdout().as_fd().try_clone_to_owned()?;
-            // So that its reader and we take turns less often. A file has no such size, and that is well.
-            let _unchanged = rustix::pipe::fcntl_setpipe_size(&out, PIPE_LEN);
+            real::widen_pipe(&out);
             export(&out.into(), "the output")
         }
         Some(path) => {

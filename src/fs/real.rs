@@ -41,6 +41,14 @@ pub fn raise_descriptor_limit() -> u64 {
     limit.current.unwrap_or(u64::MAX)
 }
 
+/// Lets as much wait in a pipe as anybody may ask for on Linux (`/proc/sys/fs/pipe-max-size`), so that
+/// its two ends take turns less often. What is no pipe stays as it is.
+pub fn widen_pipe(out: &impl std::os::fd::AsFd) {
+    const PIPE_LEN: usize = 1 << 20;
+    // It works without that, too.
+    let _unchanged = rustix::pipe::fcntl_setpipe_size(out, PIPE_LEN);
+}
+
 /// The operating system's file system.
 pub struct RealDisk;
 
