@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::panic, clippy::indexing_slicing)]
 
-/// What the integration tests have for it.
+/// What the integration tests have for it, and more.
 #[path = "it"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod it {
     pub mod caught;
     pub mod lies;
