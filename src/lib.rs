@@ -81,6 +81,7 @@
 //! | [`auth`] | whose request it is, and what it may do; the key file | experiments, logs |
 //! | `archive` (a feature) | sealed segments on object storage: uploads beside a store, and a disk to read them by | HTTP, keys |
 //! | [`offline`] | replay, verify, repair, backup and inspect from files alone | HTTP, a runtime |
+//! | `replica` (a feature) | a store on several nodes, ordered by a replicated stream | HTTP, keys, files: it asks the store |
 //! | [`experiment`] | the store, and an actor for each experiment in use: the only place where async meets the log | HTTP, keys |
 //! | [`journal`] | what makes a group of entries durable; redo; checkpoints | experiments, a runtime |
 //! | [`mod@log`] | frames, segments, their index, readers and the writer | the journal, a runtime |
@@ -109,4 +110,6 @@ pub mod metrics;
 pub mod model;
 pub mod offline;
 mod percent;
+#[cfg(feature = "nats")]
+pub mod replica;
 pub mod stats;

@@ -1,8 +1,12 @@
 //! One experiment's actor: the only writer of its log.
 
 mod around;
+mod define;
+#[cfg(feature = "nats")]
+mod place;
 mod recognize;
 mod retain;
+mod variants;
 
 use std::collections::HashSet;
 use std::io;
@@ -10,28 +14,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::batch::{Append, Batch};
 use super::blocking::blocking;
 use super::budget::Budget;
-use super::definition::{self, DefinitionFile};
+use super::definition::DefinitionFile;
 use super::error::{AppendError, ReadError, StoreError};
 use super::figures_memory::FiguresMemory;
 use super::inflight::InFlight;
 use super::news::News;
-use super::repeats::{self, Repeats, Window};
+use super::repeats::{self, Known, Repeats, Window};
 use super::retention::KnownLimits;
 use super::sealer::Sealer;
 use crate::fs::Host;
 use crate::journal::{CommitError, Group, IfFull, Journal, JournalHealth, Mark};
 use crate::log::dropped::DropMark;
+use crate::log::numbers::{Numbers, Own};
 use crate::log::open::OpenedLog;
 use crate::log::segment_file::Trouble;
-use crate::log::view::{LogSummary, LogView};
+use crate::log::view::LogView;
 use crate::log::writer::{LogOptions, LogWriter};
 use crate::metrics::experiments::{Counters, ExperimentCounters};
-use crate::model::{Definition, Description, DroppedCount, NewEntry, VariantCount};
+use crate::model::{Definition, Description, DroppedCount, NewEntry};
 use crate::stats::summary;
 
 /// Messages taken from the mailbox at once.
@@ -40,8 +45,6 @@ const MESSAGES_MAX: usize = 512;
 const GROUPS_IN_FLIGHT_MAX: usize = 1024;
 /// Bytes of entries that are staged into one group.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// Variant keys that an error names.
-const NAMED_VARIANTS_MAX: usize = 20;
 
 /// What an actor is asked for.
 pub enum Message {
@@ -61,6 +64,9 @@ pub enum Message {
         /// Told what came of it.
         reply: oneshot::Sender<Result<DroppedCount, StoreError>>,
     },
+    /// What a replica wants of it.
+    #[cfg(feature = "nats")]
+    Replica(Box<super::replicated::Ask>),
     /// Stop for good.
     Stop(Stop),
 }
@@ -130,6 +136,9 @@ pub struct Actor {
     repeats: Option<Repeats>,
     /// Of its experiment; there once it has had an entry.
     counters: Option<Arc<Counters>>,
+    /// How far what a replica places is in the log.
+    #[cfg(feature = "nats")]
+    placed: place::PlacedThrough,
 }
 
 /// Why the run loop ended.
@@ -149,6 +158,8 @@ impl Actor {
         options: LogOptions,
         opened: OpenedLog,
     ) -> Self {
+        #[cfg(feature = "nats")]
+        let placed = place::PlacedThrough::of(&opened);
         for (path, damage) in &opened.damages {
             error!(
                 experiment = %options.slug, file = %path.display(), from = damage.start,
@@ -179,6 +190,8 @@ impl Actor {
             met_variants: None,
             repeats: None,
             counters: None,
+            #[cfg(feature = "nats")]
+            placed,
         }
     }
 
@@ -259,10 +272,10 @@ impl Actor {
         for message in messages.drain(..) {
             match message {
                 Message::Append(append) => {
-                    let is_keyed = Self::is_keyed(&append);
+                    let is_keyed = Self::is_keyed(&append.entries);
                     // What is taken back is so while nothing is gathered, whose keys would be forgotten.
                     let is_refused = self.in_flight.is_refused();
-                    if is_keyed && (is_refused || self.has_gathered(&append)) {
+                    if is_keyed && (is_refused || self.has_gathered(&append.entries)) {
                         self.commit(std::mem::take(&mut batch), &entries).await;
                         entries.clear();
                         entry_bytes = 0;
@@ -298,6 +311,13 @@ impl Actor {
                 Message::Retain { now_ms, reply } => {
                     let _gone = reply.send(self.retain(now_ms).await);
                 }
+                #[cfg(feature = "nats")]
+                Message::Replica(ask) => {
+                    self.commit(std::mem::take(&mut batch), &entries).await;
+                    entries.clear();
+                    entry_bytes = 0;
+                    self.answer_replica(*ask).await;
+                }
                 Message::Stop(stop) => stopped = Some(stop),
             }
         }
@@ -308,32 +328,12 @@ impl Actor {
     /// Refuses what can't be appended; gives back what can. A caller that has gone is refused
     /// too, before anything is written.
     async fn admit(&mut self, mut append: Append, is_keyed: bool) -> Option<Append> {
-        let stuck = match self.shared.journal.health() {
-            JournalHealth::Ready => None,
-            JournalHealth::Full => Some(AppendError::StorageFull),
-            JournalHealth::OutOfDescriptors => Some(AppendError::Overloaded),
-            JournalHealth::Failed => {
-                let _gone = append.reply.send(Err(AppendError::StorageFailed));
-                return None;
-            }
-        };
-        let known = match is_keyed {
-            true => self.recognize(&append.entries).await,
-            false => Ok(Vec::new()),
-        };
-        let refusal = match (known, stuck) {
-            // What is stored already needs no room.
-            (Ok(known), _) if is_keyed && known.len() == append.entries.len() => {
+        let refusal = match self.checked(&append.entries, is_keyed).await {
+            Ok(known) => {
                 append.known = known;
                 None
             }
-            (Err(conflict @ AppendError::KeyConflict { .. }), _) => Some(conflict),
-            (_, Some(stuck)) => Some(stuck),
-            (Err(refusal), None) => Some(refusal),
-            (Ok(known), None) => {
-                append.known = known;
-                self.refused_variant(&append.entries).await
-            }
+            Err(refusal) => Some(refusal),
         };
         match refusal {
             None if append.reply.is_closed() => None,
@@ -345,74 +345,47 @@ impl Actor {
         }
     }
 
-    async fn refused_variant(&mut self, entries: &[NewEntry]) -> Option<AppendError> {
-        let mut new: HashSet<&str> = HashSet::new();
-        for (position, entry) in entries.iter().enumerate() {
-            let variants = &self.file.definition.variants;
-            if variants
-                .iter()
-                .any(|variant| variant.key == entry.variant_key)
-            {
-                continue;
-            }
-            if !self.file.definition.open_variants {
-                return Some(AppendError::UnknownVariant {
-                    position,
-                    key: entry.variant_key.clone(),
-                    defined: variants
-                        .iter()
-                        .take(NAMED_VARIANTS_MAX)
-                        .map(|variant| variant.key.clone())
-                        .collect(),
-                });
-            }
-            if let Err(error) = self.load_met_variants().await {
-                error!(%error, "reading which variants an experiment has");
-                return Some(match error {
-                    ReadError::Overloaded => AppendError::Overloaded,
-                    _ => AppendError::Failed,
-                });
-            }
-            if new.contains(&*entry.variant_key) || self.has_met(&entry.variant_key) {
-                continue;
-            }
-            if self.variant_count() + new.len() >= self.shared.variants_max {
-                return Some(AppendError::TooManyVariants { position });
-            }
-            new.insert(&entry.variant_key);
+    /// Which of these entries were appended before, when they can be appended.
+    async fn checked(
+        &mut self,
+        entries: &[NewEntry],
+        is_keyed: bool,
+    ) -> Result<Vec<Known>, AppendError> {
+        let stuck = match self.shared.journal.health() {
+            JournalHealth::Ready => None,
+            JournalHealth::Full => Some(AppendError::StorageFull),
+            JournalHealth::OutOfDescriptors => Some(AppendError::Overloaded),
+            JournalHealth::Failed => return Err(AppendError::StorageFailed),
+        };
+        let known = match is_keyed {
+            true => self.recognize(entries).await,
+            false => Ok(Vec::new()),
+        };
+        match (known, stuck) {
+            // What is stored already needs no room.
+            (Ok(known), _) if is_keyed && known.len() == entries.len() => Ok(known),
+            (Err(conflict @ AppendError::KeyConflict { .. }), _) => Err(conflict),
+            (_, Some(stuck)) => Err(stuck),
+            (Err(refusal), None) => Err(refusal),
+            (Ok(known), None) => match self.refused_variant(entries).await {
+                Some(refusal) => Err(refusal),
+                None => Ok(known),
+            },
         }
-        // Only now: a refused append uses up no place.
-        if let Some(met) = &mut self.met_variants {
-            met.extend(new.into_iter().map(Box::from));
-        }
-        None
-    }
-
-    async fn load_met_variants(&mut self) -> Result<(), ReadError> {
-        if self.met_variants.is_none() {
-            let summary = self.summary().await?;
-            let met = summary.variants.into_iter().map(|v| v.key);
-            self.met_variants = Some(met.collect());
-        }
-        Ok(())
-    }
-
-    fn has_met(&self, key: &str) -> bool {
-        let met = self.met_variants.as_ref();
-        met.is_some_and(|met| met.contains(key))
-    }
-
-    /// The variants that are defined or were met; many are both.
-    fn variant_count(&self) -> usize {
-        let met = self.met_variants.as_ref().map_or(0, HashSet::len);
-        let defined = self.file.definition.variants.iter();
-        met + defined
-            .filter(|variant| !self.has_met(&variant.key))
-            .count()
     }
 
     /// Stages entries and hands them to the journal, whose thread answers for them.
-    async fn commit(&mut self, mut batch: Batch, entries: &[NewEntry]) {
+    async fn commit(&mut self, batch: Batch, entries: &[NewEntry]) {
+        self.commit_numbered(batch, entries, Own::default()).await;
+    }
+
+    /// As [`Self::commit`], with the ids and times that `numbers` says.
+    async fn commit_numbered(
+        &mut self,
+        mut batch: Batch,
+        entries: &[NewEntry],
+        numbers: impl Numbers,
+    ) {
         if batch.is_empty() {
             return;
         }
@@ -426,7 +399,7 @@ impl Actor {
             // What they repeat may be what isn't there now.
             return batch.answer(Err(error));
         }
-        let mut staged = match self.writer.stage(entries) {
+        let mut staged = match self.writer.stage_numbered(entries, numbers) {
             Ok(staged) => staged,
             Err(error) => {
                 self.shared.journal.poison("staging entries", &error);
@@ -494,84 +467,6 @@ impl Actor {
         self.met_variants = None;
         self.repeats = None;
         Some(refusal.error)
-    }
-
-    async fn define(&mut self, definition: Definition) -> Result<Description, StoreError> {
-        // One that has more, since the setting was another, can still be changed.
-        let variants_max = self.file.definition.variants.len();
-        definition::check(&definition, variants_max.max(self.shared.variants_max))?;
-        let kept = |key: &str| {
-            definition
-                .variants
-                .iter()
-                .any(|variant| &*variant.key == key)
-        };
-        if !definition.open_variants {
-            let summary = self.summary().await?;
-            let removed = summary
-                .variants
-                .iter()
-                .find(|v| v.count > 0 && !kept(&v.key));
-            if let Some(removed) = removed {
-                return Err(StoreError::VariantInUse(removed.key.clone()));
-            }
-        }
-        let file = DefinitionFile {
-            definition,
-            ..self.file.clone()
-        };
-        let (disk, dir) = (self.shared.host.disk.clone(), self.options.dir.clone());
-        let (written, file) = blocking(move || Ok((file.write(&*disk, &dir), file)))
-            .await
-            .map_err(StoreError::of)?;
-        written.map_err(StoreError::of)?;
-        self.file = file;
-        self.limits.set(definition::limits(&self.file.definition));
-        info!(experiment = %self.options.slug, "definition changed");
-        Ok(self.describe().await?)
-    }
-
-    async fn describe(&self) -> Result<Description, ReadError> {
-        let summary = self.summary().await?;
-        let (disk, dir) = (self.shared.host.disk.clone(), self.options.dir.clone());
-        let bytes_on_disk = blocking(move || {
-            let listed = crate::log::reader::list_segments(&*disk, &dir);
-            let listed = listed.map_err(|error| io::Error::other(error.to_string()))?;
-            Ok::<_, io::Error>(listed.iter().map(|segment| segment.len).sum())
-        })
-        .await?;
-        let definition = self.file.definition.clone();
-        let mut variant_counts: Vec<VariantCount> = Vec::new();
-        for variant in &definition.variants {
-            let key = variant.key.clone();
-            variant_counts.push(VariantCount { key, count: 0 });
-        }
-        for met in summary.variants {
-            match variant_counts.iter_mut().find(|known| known.key == met.key) {
-                Some(known) => known.count = met.count,
-                None => variant_counts.push(met),
-            }
-        }
-        Ok(Description {
-            slug: self.options.slug.clone(),
-            definition,
-            created_at_ms: self.file.created_at_ms,
-            count: summary.count,
-            variant_counts,
-            bytes_on_disk,
-            segment_count: summary.segment_count,
-            last_entry: summary.last,
-            dropped: self
-                .view()
-                .dropped()
-                .map_or_else(Default::default, |dropped| dropped.count()),
-        })
-    }
-
-    async fn summary(&self) -> Result<LogSummary, ReadError> {
-        let view = self.writer.view().clone();
-        let disk = self.shared.host.disk.clone();
-        blocking(move || Ok(view.summary(&*disk)?)).await
     }
 }
 

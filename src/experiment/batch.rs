@@ -98,7 +98,7 @@ impl Appended {
     }
 
     /// New entries, and in between those that are known, at their positions.
-    fn of(mut new: impl Iterator<Item = LogId>, known: &[Known]) -> Self {
+    pub fn of(mut new: impl Iterator<Item = LogId>, known: &[Known]) -> Self {
         let repeated = known.len();
         if known.is_empty() {
             let ids = new.collect();

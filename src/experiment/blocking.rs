@@ -10,7 +10,34 @@ where
     T: Send + 'static,
     E: From<io::Error> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work)
+    spawned(work)
         .await
-        .unwrap_or_else(|panic| Err(io::Error::other(panic).into()))
+        .unwrap_or_else(|panic| Err(panic.into()))
+}
+
+/// As [`blocking`], of work that can't fail but by a panic.
+pub(super) async fn spawned<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    #[cfg(all(test, feature = "nats"))]
+    if in_place::IS_ASKED_FOR.get() {
+        return Ok(work());
+    }
+    let spawned = tokio::task::spawn_blocking(work).await;
+    spawned.map_err(io::Error::other)
+}
+
+/// For simulations on one thread, whose order of events a seed must give.
+#[cfg(all(test, feature = "nats"))]
+pub(crate) mod in_place {
+    use std::cell::Cell;
+
+    std::thread_local! {
+        pub(super) static IS_ASKED_FOR: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// From now on, what this thread asks for is done at once, on itself.
+    pub(crate) fn ask_for() {
+        IS_ASKED_FOR.set(true);
+    }
 }

@@ -339,8 +339,21 @@ pub fn create_experiment(
     slug: &Slug,
     definition: Definition,
 ) -> Result<(), Trouble> {
-    let all = experiments_dir(store_dir);
-    let unfinished = write_unfinished(host, &all, slug, definition).map_err(Trouble::Write)?;
+    let incarnation = host.entropy.next_u64().map_err(Trouble::Write)?;
+    let file = DefinitionFile {
+        format: STORE_FORMAT,
+        slug: slug.clone(),
+        incarnation: format!("{incarnation:016x}"),
+        created_at_ms: host.clock.now_ms(),
+        definition,
+    };
+    create_from(host, store_dir, &file)
+}
+
+/// As [`create_experiment`], with a life that has begun elsewhere.
+pub fn create_from(host: &Host, store_dir: &Path, file: &DefinitionFile) -> Result<(), Trouble> {
+    let (all, slug) = (experiments_dir(store_dir), &file.slug);
+    let unfinished = write_unfinished(host, &all, file).map_err(Trouble::Write)?;
     let dir = experiment_dir(store_dir, slug);
     rename_durably(host, &all, &unfinished, &dir)
 }
@@ -352,22 +365,14 @@ fn rename_durably(host: &Host, all: &Path, from: &Path, to: &Path) -> Result<(),
     opened.sync().map_err(Trouble::Sync)
 }
 
-fn write_unfinished(
-    host: &Host,
-    all: &Path,
-    slug: &Slug,
-    definition: Definition,
-) -> io::Result<PathBuf> {
-    let incarnation = host.entropy.next_u64()?;
-    let unfinished = all.join(format!("{UNFINISHED_PREFIX}new-{slug}-{incarnation:016x}"));
-    host.disk.create_dir(&unfinished)?;
-    let file = DefinitionFile {
-        format: STORE_FORMAT,
-        slug: slug.clone(),
-        incarnation: format!("{incarnation:016x}"),
-        created_at_ms: host.clock.now_ms(),
-        definition,
-    };
+fn write_unfinished(host: &Host, all: &Path, file: &DefinitionFile) -> io::Result<PathBuf> {
+    let (slug, incarnation) = (&file.slug, &file.incarnation);
+    let unfinished = all.join(format!("{UNFINISHED_PREFIX}new-{slug}-{incarnation}"));
+    match host.disk.create_dir(&unfinished) {
+        // Of a try that failed, when the life was given.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
     file.write(&*host.disk, &unfinished)?;
     Ok(unfinished)
 }

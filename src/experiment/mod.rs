@@ -20,14 +20,21 @@ mod news;
 pub mod reading;
 mod registry;
 pub mod repeats;
+#[cfg(feature = "nats")]
+pub mod replicated;
 pub mod retention;
 mod sealer;
 pub mod segments;
+#[cfg(feature = "nats")]
+#[cfg(test)]
+pub(crate) mod simulated;
 pub mod state;
 pub mod store;
 pub mod tail;
 
 pub use batch::Appended;
+#[cfg(all(test, feature = "nats"))]
+pub(crate) use blocking::in_place;
 pub use budget::{BytePermit, OverBudget};
 pub use error::{AppendError, ReadError, StoreError};
 pub use folder::OpenError;

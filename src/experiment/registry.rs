@@ -1,7 +1,6 @@
 //! Which experiments there are, and the one live actor of each that is in use.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
@@ -12,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::actor::{Actor, Ended, Message, Shared, Stop, Told};
-use super::blocking::blocking;
+use super::blocking::{blocking, spawned};
 use super::definition::{self, DefinitionFile};
 use super::error::ReadError;
 use super::glance::{Glance, Glances};
@@ -385,9 +384,9 @@ async fn run(slot: Arc<Slot>, mut actor: Actor, mut mailbox: mpsc::Receiver<Mess
         let (removal, done) = stop.map_or((None, None), |stop| (stop.removal, Some(stop.done)));
         let is_for_good = done.is_some() && removal.is_none();
         let result = match removal {
-            Some(removal) => tokio::task::spawn_blocking(removal)
+            Some(removal) => spawned(removal)
                 .await
-                .unwrap_or_else(|panic| Err(Trouble::Sync(io::Error::other(panic)))),
+                .unwrap_or_else(|panic| Err(Trouble::Sync(panic))),
             None => actor.write_out().await.map_err(Trouble::Write),
         };
         if let Err(Trouble::Write(error)) = &result

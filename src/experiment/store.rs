@@ -128,7 +128,7 @@ impl Default for StoreOptions {
 pub struct Store {
     /// First, so that it has ended when the folder's lock is given back.
     actor_thread: Option<ActorThread>,
-    options: StoreOptions,
+    pub(super) options: StoreOptions,
     folder: Folder,
     pub(super) shared: Arc<Shared>,
     pub(super) registry: Arc<Registry>,
@@ -137,7 +137,7 @@ pub struct Store {
     pub(super) turns: Turns,
     is_closing: AtomicBool,
     /// Held while an experiment is made or removed.
-    catalogue: Arc<tokio::sync::Mutex<()>>,
+    pub(super) catalogue: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Store {
@@ -167,7 +167,8 @@ impl Store {
         Ok(store)
     }
 
-    fn open_on(
+    /// Opens the store on a journal and where actors run, whoever drives those.
+    pub(crate) fn open_on(
         options: StoreOptions,
         host: Host,
         folder: Folder,

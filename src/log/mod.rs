@@ -15,6 +15,7 @@ pub mod frozen;
 pub mod index;
 pub mod lead;
 pub mod listing;
+pub mod numbers;
 pub mod open;
 pub mod planted;
 pub mod reader;

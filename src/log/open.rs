@@ -27,6 +27,9 @@ pub struct OpenedLog {
     pub damages: Vec<(std::path::PathBuf, Damage)>,
     /// Segments whose beginning can't be read; they are left as they are.
     pub unreadable: Vec<SegmentError>,
+    /// The last id that is known to be in the log. Where frames were lost the writer goes on behind a later
+    /// one.
+    pub last_known_id: LogId,
     /// What was dropped of it.
     pub mark: DropMark,
     /// Why what was dropped is still there in part.
@@ -105,6 +108,7 @@ pub fn open(options: LogOptions, host: Host) -> Result<OpenedLog, SegmentError> 
         unsealed,
         damages: opening.damages,
         unreadable: opening.unreadable,
+        last_known_id: opening.last_known_id,
         mark,
         not_unlinked: unlink(disk, leftovers).err(),
     })
@@ -179,6 +183,9 @@ struct Opening {
     unreadable: Vec<SegmentError>,
     /// The last segment is one of those.
     has_lost_end: bool,
+    /// Of what can be read.
+    last_known_id: LogId,
+    /// Of what may have been given.
     last_id: LogId,
     resume: Resume,
 }
@@ -193,6 +200,7 @@ impl Opening {
             damages: Vec::new(),
             unreadable: Vec::new(),
             has_lost_end: false,
+            last_known_id: LogId::MIN,
             last_id: LogId::MIN,
             resume: Resume {
                 next_sequence: 0,
@@ -249,14 +257,16 @@ impl Opening {
                 self.resume.next_sequence =
                     last.first_sequence + 1 + last.len / FRAME_HEADER_LEN as u64;
                 self.resume.next_number = number_min + 1;
-                self.last_id = id_of_now(host).max(self.last_closed_id(host)?);
+                self.last_known_id = self.last_closed_id(host)?;
+                self.last_id = id_of_now(host).max(self.last_known_id);
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
         let fold = segment.fold();
         let header = segment.header.clone();
-        self.last_id = fold.last_id().unwrap_or(header.last_id);
+        self.last_known_id = fold.last_id().unwrap_or(header.last_id);
+        self.last_id = self.last_known_id;
         let next_sequence = header.first_sequence + u64::from(fold.next_ordinal);
         let is_closed = segment.footer().is_some() || segment.frames_end < last.len;
         let is_whole = fold
@@ -315,7 +325,9 @@ impl Opening {
     /// Nothing is given again of what was dropped, also where nothing is left behind it.
     fn go_on_behind(&mut self, dropped: &Dropped) {
         if let Some(last_id) = dropped.last_id() {
-            self.last_id = self.last_id.max(LogId::from_u128(last_id));
+            let last_id = LogId::from_u128(last_id);
+            self.last_known_id = self.last_known_id.max(last_id);
+            self.last_id = self.last_id.max(last_id);
         }
         let resume = &mut self.resume;
         resume.next_number = resume.next_number.max(dropped.through_number + 1);

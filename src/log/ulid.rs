@@ -26,6 +26,11 @@ impl IdGenerator {
         self.last
     }
 
+    /// Goes on behind `last`, an id that was given elsewhere, also where it lies before the last one here.
+    pub fn go_on_behind(&mut self, last: LogId) {
+        self.last = last;
+    }
+
     /// The next id, of the time `now_ms` (milliseconds since 1970) unless ids are ahead of it.
     pub fn next(&mut self, now_ms: u64) -> LogId {
         let time = u128::from(now_ms) << RANDOM_BITS;

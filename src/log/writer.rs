@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::frame::{self, FrameKind, Seed};
 use super::index::{IndexMark, SegmentIndex};
 use super::lead::Lead;
+use super::numbers::{Numbers, Own};
 use super::record::{self, EntryRecord, Record, VariantRecord};
 use super::segment::{Previous, SEGMENT_HEADER_LEN, SegmentHeader, segment_path};
 use super::segment_file::{Incarnation, SegmentFile, SegmentId};
@@ -89,6 +90,8 @@ pub struct Staged {
     begin_ordinal: u32,
     /// What the index said in front of that.
     begin_mark: IndexMark,
+    /// Of entries whose ids were given elsewhere: the one behind which they go on.
+    after: Option<LogId>,
 }
 
 /// Where something was staged, to go back there.
@@ -175,6 +178,11 @@ impl LogWriter {
         });
     }
 
+    /// The last id that was given, or may have been.
+    pub fn last_id(&self) -> LogId {
+        self.ids.last()
+    }
+
     /// What readers see of this log.
     pub fn view(&self) -> &Arc<LogView> {
         &self.view
@@ -187,7 +195,21 @@ impl LogWriter {
 
     /// Puts entries into frames behind all that was staged before. Their variants were checked.
     pub fn stage(&mut self, entries: &[NewEntry]) -> io::Result<Staged> {
+        self.stage_numbered(entries, Own::default())
+    }
+
+    /// As [`Self::stage`], with the ids and times that `numbers` says.
+    pub fn stage_numbered(
+        &mut self,
+        entries: &[NewEntry],
+        mut numbers: impl Numbers,
+    ) -> io::Result<Staged> {
         let now_ms = self.host.clock.now_ms();
+        let after = numbers.begin(now_ms);
+        if let Some(after) = after {
+            // What opening the log guessed gives way: a segment's header says behind which id it begins.
+            self.ids.go_on_behind(after);
+        }
         let bytes_about = bytes_about(entries);
         self.close_if_full(bytes_about);
         let mut active = match self.active.take() {
@@ -227,13 +249,13 @@ impl LogWriter {
         let mark = index.mark();
         let mut ids = Vec::with_capacity(entries.len());
         for entry in entries {
+            let (id, received_at_ms) = numbers.next(&mut self.ids);
             let record = EntryRecord {
-                received_at_ms: now_ms,
+                received_at_ms,
                 variant: index.number_of(&entry.variant_key).unwrap_or_default(),
                 idempotency: entry.idempotency.as_deref().map(|key| &*key.text),
                 body: &entry.body,
             };
-            let id = self.ids.next(now_ms);
             let fingerprint = entry.idempotency.as_deref().map(|key| key.fingerprint);
             frames.push(&mut index, id, Record::Entry(record), fingerprint);
             ids.push(id);
@@ -259,6 +281,7 @@ impl LogWriter {
             mark,
             begin_ordinal,
             begin_mark,
+            after,
         })
     }
 
@@ -289,6 +312,10 @@ impl LogWriter {
         let active = self.active.take()?;
         let frames_end = staged.entries_begin();
         active.segment.index_mut().rewind(&staged.mark, frames_end);
+        if let Some(after) = staged.after {
+            // They come again, with the same ids.
+            self.ids.go_on_behind(after);
+        }
         Some(self.close(active.segment, staged.first_ordinal, frames_end))
     }
 

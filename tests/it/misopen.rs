@@ -159,6 +159,7 @@ pub fn open_with(
         unsealed: Vec::new(),
         damages: Vec::new(),
         unreadable: Vec::new(),
+        last_known_id: last_id,
         mark: listing.mark,
         not_unlinked: None,
     })

@@ -34,6 +34,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "archive",
         &["experiment", "fs", "json_file", "log", "model"],
     ),
+    // Behind a feature: orders what a store on several nodes is asked for.
+    ("replica", &["experiment", "json_file", "log", "model"]),
     (
         "offline",
         &[
@@ -79,6 +81,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "http/",
             "cli/",
             "archive/",
+            "replica/",
             "bench/noop.rs",
             "bench/peers/",
         ],
@@ -87,7 +90,10 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("mio::", &["bench/"]),
     ("hdrhistogram::", &["bench/meter.rs"]),
     ("redis::", &["bench/peers/redis_streams.rs"]),
-    ("async_nats::", &["bench/peers/jetstream.rs"]),
+    (
+        "async_nats::",
+        &["bench/peers/jetstream.rs", "replica/jetstream.rs"],
+    ),
     ("tokio_postgres::", &["bench/peers/postgres.rs"]),
     ("object_store::", &["archive/"]),
     ("matchit::", &["http/"]),

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::Actor;
 use crate::experiment::batch::Batch;
+use crate::experiment::blocking::spawned;
 use crate::experiment::error::AppendError;
 use crate::fs::{is_full, is_out_of_descriptors};
 use crate::journal::{CommitError, Group, IfFull, Mark};
@@ -54,13 +55,13 @@ impl Actor {
         }
         let journal = self.shared.journal.clone();
         let file = segment.clone();
-        let written = tokio::task::spawn_blocking(move || {
+        let written = spawned(move || {
             let flushed = journal.flush();
             flushed.map_err(|error| Trouble::Sync(io::Error::other(error)))?;
             file.write_around(begin, &entries)
         })
         .await
-        .unwrap_or_else(|panic| Err(Trouble::Sync(io::Error::other(panic))));
+        .unwrap_or_else(|panic| Err(Trouble::Sync(panic)));
         match written {
             Ok(()) => {
                 let mut end_mark = end_mark(&staged, end, seam_offset, seam);

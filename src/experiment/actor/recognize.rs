@@ -15,16 +15,16 @@ use crate::model::NewEntry;
 
 impl Actor {
     /// Whether any entry of a request has an idempotency key.
-    pub(super) fn is_keyed(append: &Append) -> bool {
-        let mut entries = append.entries.iter();
+    pub(super) fn is_keyed(entries: &[NewEntry]) -> bool {
+        let mut entries = entries.iter();
         entries.any(|entry| entry.idempotency.is_some())
     }
 
     /// Whether what was gathered, and has no ids yet, may be meant by this request. After something was
     /// taken back nobody knows.
-    pub(super) fn has_gathered(&self, append: &Append) -> bool {
+    pub(super) fn has_gathered(&self, entries: &[NewEntry]) -> bool {
         let repeats = self.repeats.as_ref();
-        repeats.is_none_or(|repeats| repeats.has_gathered(&append.entries))
+        repeats.is_none_or(|repeats| repeats.has_gathered(entries))
     }
 
     /// Which of these entries were appended before.

@@ -1,0 +1,80 @@
+//! Why a replica doesn't do what it is asked for.
+
+use crate::experiment::{AppendError, ReadError, StoreError};
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The entries can't be appended; nothing was stored.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The experiment can't be made, changed or deleted; nothing was.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Too many requests wait for this shard; nothing was stored.
+    #[error("too many requests wait for this shard")]
+    Overloaded,
+    /// It doesn't fit into one message of the stream; nothing was stored.
+    #[error(
+        "the request takes {bytes} bytes, and a message of the stream at most {bytes_max}: send fewer entries \
+         at once, or raise the NATS servers' max_payload"
+    )]
+    TooLarge {
+        /// About as many bytes as it takes.
+        bytes: usize,
+        /// As many as there may be.
+        bytes_max: usize,
+    },
+    /// No quorum acknowledged it in time: it may or may not be stored, now or later.
+    #[error(
+        "the stream hasn't acknowledged it: it may or may not be stored; send it again with the same \
+         idempotency key"
+    )]
+    Unsettled,
+    /// This node's part of the shard has stopped; nothing was stored.
+    #[error("this node takes nothing for this shard: {0}")]
+    Stopped(Stopped),
+    /// The node is shutting down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+/// Why a shard takes and places nothing more on this node, until it is started again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// The stream isn't the one that this node has followed.
+    #[error(
+        "shard {shard}: the stream has lost messages that were acknowledged, or isn't the one that this node \
+         has followed ({what}); restore the stream, or begin a new node with an empty folder"
+    )]
+    Diverged {
+        /// The shard.
+        shard: u16,
+        /// What was seen.
+        what: String,
+    },
+    /// A message can't be read.
+    #[error("shard {shard}: message {sequence} of the stream can't be read: {error}")]
+    Unreadable {
+        /// The shard.
+        shard: u16,
+        /// Its sequence.
+        sequence: u64,
+        /// Why.
+        error: super::message::MessageError,
+    },
+    /// This node's disk failed.
+    #[error("shard {shard}: this node's store takes no writes until it is restarted ({what})")]
+    Disk {
+        /// The shard.
+        shard: u16,
+        /// What was seen.
+        what: String,
+    },
+}
+
+impl From<ReadError> for ReplicaError {
+    fn from(error: ReadError) -> Self {
+        Self::Store(error.into())
+    }
+}

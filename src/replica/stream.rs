@@ -1,0 +1,55 @@
+//! What a replica needs of the stream that orders its messages: the trait, with JetStream behind it in use
+//! ([`jetstream`](super::jetstream)), and a simulated one in tests.
+
+use bytes::Bytes;
+
+use super::position::MessageId;
+
+/// A stream with one subject for each shard. Messages of a subject are never changed or taken away, have
+/// rising sequences, and each is stored by a quorum before anybody is told of it.
+pub trait Stream: Send + Sync + 'static {
+    /// Appends a message to a shard, if the shard's last message has the sequence `expected` (0: there is
+    /// none). Says its sequence once a quorum has stored it.
+    fn publish(
+        &self,
+        shard: u16,
+        expected: u64,
+        id: MessageId,
+        message: Bytes,
+    ) -> impl Future<Output = Result<u64, PublishError>> + Send;
+
+    /// The first message of a shard behind the sequence `after`, with its own. May be asked of a server that
+    /// is behind: that there is one is certain, that there is none isn't.
+    fn next(
+        &self,
+        shard: u16,
+        after: u64,
+    ) -> impl Future<Output = Result<Option<(u64, Bytes)>, Unreachable>> + Send;
+
+    /// The sequence of a shard's last message (0: there is none), as the stream's leader knows it.
+    fn last(&self, shard: u16) -> impl Future<Output = Result<u64, Unreachable>> + Send;
+
+    /// Returns when there may be something new on a shard. A hint: it may be missing, and may be wrong.
+    ///
+    /// Cancellation: nothing is lost when the future is dropped.
+    fn changed(&self, shard: u16) -> impl Future<Output = ()> + Send;
+
+    /// The longest message that it takes.
+    fn message_bytes_max(&self) -> usize;
+}
+
+/// Why a message wasn't acknowledged. Whether it is in the stream, only the stream can say.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The shard's last message is another one than was expected: or this very message, sent before.
+    #[error("the shard's last message is another one")]
+    NotExpected,
+    /// No answer came, or one that settles nothing.
+    #[error("no acknowledgement came: {0}")]
+    Unsettled(String),
+}
+
+/// The stream doesn't answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the stream doesn't answer: {0}")]
+pub struct Unreachable(pub String);
