@@ -13,6 +13,8 @@
 mod client;
 #[path = "archive/proxy.rs"]
 mod proxy;
+#[path = "archive/read_through.rs"]
+mod read_through;
 #[path = "archive/s3.rs"]
 mod s3;
 #[path = "it/server.rs"]
@@ -114,6 +116,35 @@ impl Rig {
     }
 }
 
+/// A store on S3 whose sealed segments are archived, with its server.
+struct Scene {
+    server: Server,
+    rig: Rig,
+    proxy: Proxy,
+    s3: S3,
+}
+
+impl Scene {
+    fn on_s3() -> Option<Self> {
+        Self::on_s3_with(SMALL, ENTRIES)
+    }
+
+    fn on_s3_with(segment_bytes: &str, entry_count: usize) -> Option<Self> {
+        let s3 = S3::start()?;
+        let proxy = Proxy::start(s3.address, Mode::Pass);
+        let rig = Rig::on_s3(&proxy);
+        let server = rig.serve(&["--segment-bytes", segment_bytes]);
+        send(&server, 0, entry_count, 1000, alternating);
+        wait_until_archived(&server);
+        Some(Self {
+            server,
+            rig,
+            proxy,
+            s3,
+        })
+    }
+}
+
 /// The segments' files in a folder, in order.
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let all = fs::read_dir(dir)
@@ -203,32 +234,16 @@ fn assert_same(rig: &Rig, entries_min: usize) {
 
 #[test]
 fn what_is_sealed_is_in_the_archive_and_reads_as_the_files_do() {
-    let Some(s3) = S3::start() else { return };
-    let proxy = Proxy::start(s3.address, Mode::Pass);
-    let rig = Rig::on_s3(&proxy);
-    let server = rig.serve(&["--segment-bytes", SMALL]);
-    load(&server, 0);
-    wait_until_archived(&server);
+    let Some(scene) = Scene::on_s3() else { return };
+    let Scene {
+        server,
+        rig,
+        proxy,
+        s3,
+    } = scene;
     assert!(metric(&server, "segments_total") >= 5 && metric(&server, "failures_total") == 0);
     assert_same(&rig, 300);
-    let one = s3.segments().remove(1);
-    let name = one
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .strip_suffix("._S3rver_object")
-        .unwrap();
-    let below = one
-        .parent()
-        .unwrap()
-        .strip_prefix(one.ancestors().nth(6).unwrap())
-        .unwrap();
-    let address = format!(
-        "s3://{BUCKET}/{}/{name}",
-        arg(below).split_once('/').unwrap().1
-    );
-    let address = address.replace("s3://trialog/where", "s3://trialog/some/where");
+    let address = s3.address_of(&s3.segments()[1]);
     let inspected = rig.out(&["inspect", &address]);
     assert!(
         inspected.contains("segment         number 1,"),
@@ -448,12 +463,9 @@ fn what_is_wrong_or_missing_is_told_and_replaced() {
 
 #[test]
 fn an_object_that_rots_is_told_by_its_checksum() {
-    let Some(s3) = S3::start() else { return };
-    let proxy = Proxy::start(s3.address, Mode::Pass);
-    let rig = Rig::on_s3(&proxy);
-    let server = rig.serve(&["--segment-bytes", SMALL]);
-    load(&server, 0);
-    wait_until_archived(&server);
+    let Some(Scene { rig, s3, .. }) = &Scene::on_s3() else {
+        return;
+    };
     let path = &s3.segments()[2];
     let mut bytes = fs::read(path).unwrap();
     bytes[30_000] ^= 1;

@@ -85,6 +85,16 @@ impl Archive {
         })
     }
 
+    /// Whether there is any object below `path`.
+    pub async fn has_any(&self, path: &Path) -> Result<bool, ArchiveError> {
+        match self.store.list(Some(path)).next().await {
+            None => Ok(false),
+            Some(Ok(_)) => Ok(true),
+            Some(Err(StoreError::NotFound { .. })) => Ok(false),
+            Some(Err(error)) => Err(self.failed("listing", path, false, error)),
+        }
+    }
+
     /// The object at `path`, if there is one.
     pub async fn head(&self, path: &Path) -> Result<Option<Object>, ArchiveError> {
         match self.store.head(path).await {

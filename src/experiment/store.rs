@@ -137,7 +137,7 @@ pub struct Store {
     pub(super) turns: Turns,
     is_closing: AtomicBool,
     /// Held while an experiment is made or removed.
-    catalogue: Arc<tokio::sync::Mutex<()>>,
+    pub(super) catalogue: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Store {

@@ -16,6 +16,7 @@ pub mod index;
 pub mod lead;
 pub mod listing;
 pub mod open;
+pub mod outline;
 pub mod planted;
 pub mod reader;
 pub mod record;

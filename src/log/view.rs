@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-pub use super::closed::{ClosedSegment, MetricsFold, Sealing};
+pub use super::closed::{ClosedSegment, MetricsFold, Opened, Sealing};
 use super::cursor::{LogCursor, Part, Source};
 use super::dropped::{Dropped, was_dropped};
 use super::frame::{Frame, Seed};
