@@ -8,6 +8,8 @@
     clippy::indexing_slicing
 )]
 
+#[path = "archive/azurite.rs"]
+mod azurite;
 #[path = "it/client.rs"]
 #[allow(dead_code)]
 mod client;
@@ -26,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Instant;
 
+use azurite::Azurite;
 use proxy::{Mode, Proxy};
 use s3::{BUCKET, S3};
 use server::{PATIENCE, Server, arg, trialog};
@@ -39,8 +42,8 @@ struct Rig {
     dir: tempfile::TempDir,
     /// The archive's address.
     url: String,
-    /// How its server is reached.
-    endpoint: Option<String>,
+    /// What tells clients where its server is, and who they are.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Rig {
@@ -48,7 +51,21 @@ impl Rig {
         Self {
             dir: tempfile::tempdir().unwrap(),
             url: format!("s3://{BUCKET}/some/where"),
-            endpoint: Some(format!("http://{}", proxy.address)),
+            environment: vec![
+                ("AWS_ENDPOINT_URL", format!("http://{}", proxy.address)),
+                ("AWS_ALLOW_HTTP", "true".into()),
+                ("AWS_REGION", "us-east-1".into()),
+                ("AWS_ACCESS_KEY_ID", "S3RVER".into()),
+                ("AWS_SECRET_ACCESS_KEY", "S3RVER".into()),
+            ],
+        }
+    }
+
+    fn on_azure(azurite: &Azurite) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            url: azurite.url.clone(),
+            environment: azurite.environment.clone(),
         }
     }
 
@@ -58,7 +75,7 @@ impl Rig {
         fs::create_dir(&folder).unwrap();
         Self {
             url: format!("file://{}", arg(&folder)),
-            endpoint: None,
+            environment: Vec::new(),
             dir,
         }
     }
@@ -71,16 +88,16 @@ impl Rig {
     fn command(&self) -> Command {
         let mut command = trialog();
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("AWS_") {
-                command.env_remove(name);
+            let text = name.to_string_lossy();
+            if ["AWS_", "AZURE_", "GOOGLE_"]
+                .iter()
+                .any(|begin| text.starts_with(begin))
+            {
+                command.env_remove(&name);
             }
         }
-        if let Some(endpoint) = &self.endpoint {
-            command.env("AWS_ENDPOINT_URL", endpoint);
-            command.env("AWS_ALLOW_HTTP", "true");
-            command.env("AWS_REGION", "us-east-1");
-            command.env("AWS_ACCESS_KEY_ID", "S3RVER");
-            command.env("AWS_SECRET_ACCESS_KEY", "S3RVER");
+        for (name, value) in &self.environment {
+            command.env(name, value);
         }
         command
     }
@@ -306,6 +323,44 @@ fn a_part_is_read_by_the_ranges_that_it_takes() {
     ]);
     assert_eq!(behind.lines().count(), 49);
     assert!(read < whole / 4, "{read} of {whole} bytes behind an id");
+}
+
+/// Short segments and one that goes by parts, read by commands and by the server.
+#[test]
+fn azure_does_as_s3_does() {
+    let Some(azurite) = Azurite::start() else {
+        return;
+    };
+    let rig = Rig::on_azure(&azurite);
+    let server = rig.serve(&["--segment-bytes", SMALL]);
+    load(&server, 0);
+    wait_until_archived(&server);
+    assert_eq!(metric(&server, "failures_total"), 0);
+    let all = read_through::lines(&server);
+    server.stop();
+    let server = rig.serve(&["--segment-bytes", "20MiB", "--archive-local-bytes", "0"]);
+    read_through::wait_until_let_go(&server);
+    assert_eq!(read_through::lines(&server), all);
+    send(&server, ENTRIES, 300, 100_000, alternating);
+    wait_until_archived(&server);
+    server.stop();
+    let archived = rig.out(&["replay", &rig.url]);
+    assert!(archived.starts_with(&all) && archived.lines().count() >= ENTRIES + 180);
+    assert!(rig.run(&["verify", &rig.url]).status.success());
+    let of_b = rig.out(&[
+        "replay",
+        &rig.url,
+        "--variant",
+        "B",
+        "--after",
+        &id_at(&all, 700),
+    ]);
+    assert!(of_b.lines().count() >= 50 + 90, "{}", of_b.lines().count());
+}
+
+fn id_at(lines: &str, n: usize) -> String {
+    let line: serde_json::Value = serde_json::from_str(lines.lines().nth(n).unwrap()).unwrap();
+    line["logId"].as_str().unwrap().to_owned()
 }
 
 #[test]

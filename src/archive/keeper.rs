@@ -236,22 +236,30 @@ impl Uploads {
         failed.map_or(Ok(behind), Err)
     }
 
-    /// Lets local copies go, if there are too many bytes of them. Says whether more have to.
-    async fn let_go(&self) -> Result<bool, ArchiveError> {
+    /// Lets local copies go, if there are too many bytes of them. Says whether more may have to.
+    async fn let_go(&mut self) -> Result<bool, ArchiveError> {
         let copies: Vec<_> = self
             .logs
             .values()
             .flat_map(|log| log.local.clone())
             .collect();
-        let bytes = copies.iter().map(|copy| copy.len).sum();
-        self.archived.metrics.set_local(bytes);
-        match self.local_bytes_max {
-            Some(max) if bytes > max => {
-                let (archive, store) = (&self.archive, &*self.store);
-                local_copies::let_go(archive, store, &self.archived, copies, max).await
-            }
-            _ => Ok(false),
+        let mut bytes: u64 = copies.iter().map(|copy| copy.len).sum();
+        let mut gone = HashSet::new();
+        let mut done = Ok(());
+        if let Some(max) = self.local_bytes_max.filter(|max| bytes > *max) {
+            let (archive, store) = (&self.archive, &*self.store);
+            done =
+                local_copies::let_go(archive, store, &self.archived, &copies, max, &mut gone).await;
         }
+        for log in self.logs.values_mut().filter(|_| !gone.is_empty()) {
+            log.local.retain(|copy| {
+                let stays = !gone.contains(&copy.path);
+                bytes -= if stays { 0 } else { copy.len };
+                stays
+            });
+        }
+        self.archived.metrics.set_local(bytes);
+        done.map(|()| gone.len() >= local_copies::GO_MAX)
     }
 
     fn show(&self, behind: &Behind) {
@@ -271,6 +279,7 @@ impl Uploads {
         let names = names(&*disk, &dir);
         if !is_thorough
             && !self.archived.is_asked_for(slug)
+            && self.archived.is_known(slug)
             && self
                 .logs
                 .get(slug)

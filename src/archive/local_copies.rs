@@ -1,5 +1,6 @@
 //! Which local copies of archived segments go, when there are too many bytes of them.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use tracing::{info, warn};
@@ -14,7 +15,7 @@ use crate::log::outline::Outline;
 use object_store::path::Path;
 
 /// So many go in one pass: uploads wait meanwhile.
-const GO_MAX: usize = 64;
+pub const GO_MAX: usize = 64;
 
 /// A sealed segment's file.
 #[derive(Debug, Clone)]
@@ -30,27 +31,25 @@ pub struct LocalCopy {
     pub archived: Option<(Path, Seen)>,
 }
 
-/// Lets the oldest ones go, while all of them have more than `bytes_max`. Says whether more have to.
+/// Lets the oldest ones go, while all of them have more than `bytes_max`, and adds them to `gone`: [`GO_MAX`] at
+/// most.
 pub async fn let_go(
     archive: &Archive,
     store: &Store,
     archived: &Archived,
-    copies: Vec<LocalCopy>,
+    copies: &[LocalCopy],
     bytes_max: u64,
-) -> Result<bool, ArchiveError> {
+    gone: &mut HashSet<PathBuf>,
+) -> Result<(), ArchiveError> {
     let mut bytes: u64 = copies.iter().map(|copy| copy.len).sum();
     let mut oldest_first: Vec<_> = copies
         .iter()
         .filter_map(|copy| Some((copy, copy.archived.as_ref()?)))
         .collect();
     oldest_first.sort_by_key(|(copy, _)| copy.created_at_ms);
-    let mut gone: u64 = 0;
     for (copy, (object, seen)) in oldest_first {
-        if bytes <= bytes_max {
+        if bytes <= bytes_max || gone.len() >= GO_MAX {
             break;
-        }
-        if gone >= GO_MAX as u64 {
-            return Ok(true);
         }
         // Now, and not as it was listed some time ago.
         let there = archive.head(object).await?;
@@ -75,17 +74,18 @@ pub async fn let_go(
             Err(error) => return Err(failed(error)),
         };
         if store.let_go(&outline).await.map_err(failed)? {
-            gone += 1;
+            gone.insert(copy.path.clone());
             bytes -= copy.len;
             archived.metrics.let_go.add(1);
         }
     }
-    if gone > 0 {
+    if !gone.is_empty() {
+        let segments = gone.len();
         info!(
-            segments = gone,
+            segments,
             local_bytes = bytes,
             "local copies of archived segments were let go"
         );
     }
-    Ok(false)
+    Ok(())
 }

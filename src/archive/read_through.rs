@@ -181,11 +181,15 @@ async fn read(archive: &Archive, object: &ObjectPath, range: Range<u64>) -> Resu
         return Err(Away::Unreachable(error.to_string()));
     }
     // A bucket that is no more, or a folder that isn't mounted, says the same of each object.
-    match archive.has_any(&archive.prefix).await {
+    let mut parts: Vec<_> = object.parts().collect();
+    parts.pop();
+    let folder = ObjectPath::from_iter(parts);
+    match archive.has_segments(&folder).await {
         Ok(true) => Err(Away::Missing(error.to_string())),
         Ok(false) => {
-            let place = archive.place(&archive.prefix);
-            let what = format!("nothing is at {place}: is it the archive's address, and there?");
+            let place = archive.place(&folder);
+            let what =
+                format!("no segment is at {place}: is the archive's address right, and there?");
             Err(Away::Unreachable(what))
         }
         Err(error) => Err(Away::Unreachable(error.to_string())),
@@ -213,9 +217,10 @@ impl ArchivedFile {
         for number in numbers {
             let range = self.outline.part(number);
             let place = (range.start - begin) as usize..(range.end - begin) as usize;
-            if self.is_whole(number, &all[place.clone()]) {
+            let bytes = all.get(place).unwrap_or_default();
+            if self.is_whole(number, bytes) {
                 // A copy: else one part would keep all that came with it.
-                let bytes = Bytes::copy_from_slice(&all[place]);
+                let bytes = Bytes::copy_from_slice(bytes);
                 self.reads.cache().put((salt, number), bytes);
             }
         }

@@ -263,24 +263,18 @@ pub fn run(_: Args) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let level = Level::begin(args.log_format, args.log_level)?;
+    // What waits for the archive has threads of its own, so that the others never do.
+    #[cfg(feature = "archive")]
+    let readers = args.archive.as_ref().map_or(0, |_| READERS_MAX);
+    #[cfg(not(feature = "archive"))]
+    let readers = 0;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(threads(&args))
-        .max_blocking_threads(BLOCKING_THREADS + archive_readers(&args))
+        .max_blocking_threads(BLOCKING_THREADS + readers)
         .build()
         .context("starting threads failed")?;
     runtime.block_on(run_server(args, flags, settings, level))
-}
-
-/// Threads for what waits for the archive, so that the others never do.
-#[cfg(feature = "archive")]
-fn archive_readers(args: &Args) -> usize {
-    args.archive.as_ref().map_or(0, |_| READERS_MAX)
-}
-
-#[cfg(not(feature = "archive"))]
-fn archive_readers(_: &Args) -> usize {
-    0
 }
 
 fn threads(args: &Args) -> usize {

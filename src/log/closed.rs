@@ -75,7 +75,7 @@ impl Opened {
     }
 
     /// Its length.
-    pub fn len(&self) -> u64 {
+    pub fn segment_len(&self) -> u64 {
         match self {
             Self::Whole(segment) => segment.bytes().len() as u64,
             Self::Outline(outline) => outline.len,
@@ -378,7 +378,7 @@ impl ClosedSegment {
         if let Some(len) = self.file_len.get() {
             return Ok(Some(*len));
         }
-        let len = Here::find(disk, &self.path).and_then(|here| here.len());
+        let len = Here::find(disk, &self.path).and_then(|here| here.segment_len());
         let len = len.map_err(|error| self.failed(error))?;
         Ok(Some(*self.file_len.get_or_init(|| len)))
     }
@@ -413,7 +413,7 @@ impl ClosedSegment {
         key: &str,
         reading: &mut Reading,
     ) -> Result<Vec<u64>, SegmentError> {
-        let len = opened.len();
+        let len = opened.segment_len();
         if let Some(footer) = opened.footer() {
             reading.bytes += len - footer.footer_start;
             let mut variants = footer.variants();
@@ -448,7 +448,7 @@ impl ClosedSegment {
                 received_at_ms_min: footer.summary.received_at_ms_min,
                 received_at_ms_max: footer.summary.received_at_ms_max,
                 is_damaged: false,
-                read_bytes: opened.len() - footer.footer_start,
+                read_bytes: opened.segment_len() - footer.footer_start,
             },
             // Missing or damaged: the frames are the truth.
             None => {
@@ -468,7 +468,7 @@ impl ClosedSegment {
                     received_at_ms_min: index.received_at_ms_min,
                     received_at_ms_max: index.received_at_ms_max,
                     blocks: index.blocks,
-                    read_bytes: opened.len(),
+                    read_bytes: opened.segment_len(),
                 }
             }
         };

@@ -86,7 +86,7 @@ impl Here {
     }
 
     /// The segment's length.
-    pub fn len(&self) -> io::Result<u64> {
+    pub fn segment_len(&self) -> io::Result<u64> {
         match self {
             Self::File(file) => file.len(),
             Self::Outline(outline) => Ok(outline.len),

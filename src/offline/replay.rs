@@ -84,11 +84,9 @@ pub fn replay_watched(
     });
     // Before the first entry is given: what is only a part is not begun.
     for segment in segments.iter().filter(|segment| !segment.is_here) {
-        match source.open_wanted(segment, &plan, &selection.entries) {
-            Err(error @ SegmentError::Archived { .. }) => {
-                return Err(OfflineError::from(error).into());
-            }
-            _ => {}
+        let opened = source.open_wanted(segment, &plan, &selection.entries);
+        if let Err(error @ SegmentError::Archived { .. }) = opened {
+            return Err(OfflineError::from(error).into());
         }
     }
     for segment in segments {

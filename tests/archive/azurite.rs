@@ -1,5 +1,5 @@
-//! Azure's and Google's storage, by emulators that are processes of their own: Azurite (npm), which
-//! `TRIALOG_TEST_AZURITE` names, and what `TRIALOG_TEST_GCS` names.
+//! Azure's storage as a child process: Azurite, Microsoft's emulator, which the variable
+//! `TRIALOG_TEST_AZURITE` names (`azurite-blob`, of npm).
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ const ACCOUNT: &str = "devstoreaccount1";
 const KEY: (&str, &str) = ("key of a test", "a2V5IG9mIGEgdGVzdA==");
 const CONTAINER: &str = "trialog";
 
-/// A running emulator. Killed when it is dropped.
-pub struct Emulator {
+/// Killed when it is dropped.
+pub struct Azurite {
     child: Child,
     /// The archive's address there.
     pub url: String,
@@ -27,7 +27,7 @@ pub struct Emulator {
     _dir: TempDir,
 }
 
-impl Drop for Emulator {
+impl Drop for Azurite {
     fn drop(&mut self) {
         // It may have ended already.
         let _killed = self.child.kill();
@@ -35,9 +35,9 @@ impl Drop for Emulator {
     }
 }
 
-impl Emulator {
-    /// Azurite with an empty container.
-    pub fn azure() -> Option<Self> {
+impl Azurite {
+    /// Starts one with an empty container, if there is one here.
+    pub fn start() -> Option<Self> {
         let Some(program) = std::env::var_os("TRIALOG_TEST_AZURITE") else {
             not_run("TRIALOG_TEST_AZURITE names no azurite-blob");
             return None;
@@ -45,10 +45,14 @@ impl Emulator {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(program);
         command.args(["--blobHost", "127.0.0.1", "--blobPort", "0"]);
-        command.args(["--skipApiVersionCheck", "--disableProductStyleUrl", "--disableTelemetry"]);
+        command.args([
+            "--skipApiVersionCheck",
+            "--disableProductStyleUrl",
+            "--disableTelemetry",
+        ]);
         command.arg("--location").arg(dir.path());
         command.env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{}", KEY.1));
-        let (child, address) = start(&mut command, "successfully listening");
+        let (child, address) = listening(&mut command);
         make_container(address);
         Some(Self {
             child,
@@ -65,14 +69,14 @@ impl Emulator {
 }
 
 /// Starts it, and waits until it says where it listens.
-fn start(command: &mut Command, words: &str) -> (Child, SocketAddr) {
+fn listening(command: &mut Command) -> (Child, SocketAddr) {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = lines
         .by_ref()
         .map_while(Result::ok)
-        .find(|line| line.contains(words))
+        .find(|line| line.contains("successfully listens"))
         .expect("it listens");
     let (_, address) = line.split_once("://").expect("an address");
     let end = address
