@@ -6,10 +6,10 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use super::layout::LogName;
 use super::store::Archive;
 use crate::experiment::archived::Archived;
 use crate::fs::{Access, Away, Dir, DirEntry, Disk, File, FileSystem, LockGuard, Mapping};
-use crate::log::outline::{Outline, PART_LEN};
+use crate::log::outline::{Head, Outline, PART_LEN};
 use crate::log::segment::segment_file_name;
 
 /// So many may read from the archive or wait for it at once. Each has a thread.
@@ -56,7 +56,11 @@ struct Reads {
 /// A segment that isn't here.
 struct ArchivedFile {
     reads: Arc<Reads>,
-    outline: Outline,
+    own: Arc<dyn Disk>,
+    path: PathBuf,
+    len: u64,
+    /// Read on first use: many are opened for their length alone.
+    outline: OnceLock<Outline>,
     object: ObjectPath,
     /// The part behind the last one that was read.
     next: AtomicU64,
@@ -197,9 +201,17 @@ async fn read(archive: &Archive, object: &ObjectPath, range: Range<u64>) -> Resu
 }
 
 impl ArchivedFile {
+    fn outline(&self) -> io::Result<&Outline> {
+        if let Some(outline) = self.outline.get() {
+            return Ok(outline);
+        }
+        let read = Outline::read(&*self.own, &self.path)?;
+        Ok(self.outline.get_or_init(|| read))
+    }
+
     /// A part of the segment.
-    fn part(&self, number: u64) -> io::Result<Bytes> {
-        let salt = self.outline.header.salt;
+    fn part(&self, outline: &Outline, number: u64) -> io::Result<Bytes> {
+        let salt = outline.header.salt;
         let is_next = self.next.swap(number + 1, Ordering::Relaxed) == number;
         if let Some(bytes) = self.reads.cache().get((salt, number)) {
             return Ok(bytes);
@@ -209,31 +221,31 @@ impl ArchivedFile {
             false => 1,
         };
         self.window.store(window, Ordering::Relaxed);
-        let part_count = self.outline.footer_start.div_ceil(PART_LEN);
+        let part_count = outline.footer_start.div_ceil(PART_LEN);
         let numbers = number..(number + window).min(part_count).max(number + 1);
-        let begin = self.outline.part(number).start;
-        let end = self.outline.part(numbers.end - 1).end;
+        let begin = outline.part(number).start;
+        let end = outline.part(numbers.end - 1).end;
         let all = self.reads.read(&self.object, begin..end)?;
         for number in numbers {
-            let range = self.outline.part(number);
+            let range = outline.part(number);
             let place = (range.start - begin) as usize..(range.end - begin) as usize;
             let bytes = all.get(place).unwrap_or_default();
-            if self.is_whole(number, bytes) {
+            if self.is_whole(outline, number, bytes) {
                 // A copy: else one part would keep all that came with it.
                 let bytes = Bytes::copy_from_slice(bytes);
                 self.reads.cache().put((salt, number), bytes);
             }
         }
-        let len = self.outline.part(number);
+        let len = outline.part(number);
         Ok(all.slice(..(len.end - len.start) as usize))
     }
 
     /// What is damaged there is not kept, and read as damage of a file is: it costs the entries in it alone.
-    fn is_whole(&self, number: u64, bytes: &[u8]) -> bool {
-        let is_part = self.outline.is_part(number, bytes);
+    fn is_whole(&self, outline: &Outline, number: u64, bytes: &[u8]) -> bool {
+        let is_part = outline.is_part(number, bytes);
         if !is_part {
             let place = self.reads.archive.place(&self.object);
-            let range = self.outline.part(number);
+            let range = outline.part(number);
             error!(object = %place, ?range, "bytes in the archive aren't what was uploaded");
         }
         is_part
@@ -242,19 +254,17 @@ impl ArchivedFile {
 
 impl File for ArchivedFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.outline.len)
+        Ok(self.len)
     }
 
     /// Gives what lies in one part.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let end = self
-            .outline
-            .len
-            .min(offset.saturating_add(buffer.len() as u64));
+        let end = self.len.min(offset.saturating_add(buffer.len() as u64));
         if end <= offset {
             return Ok(0);
         }
-        let footer_start = self.outline.footer_start;
+        let outline = self.outline()?;
+        let footer_start = outline.footer_start;
         let end = if offset < footer_start {
             end.min(footer_start)
         } else {
@@ -267,12 +277,12 @@ impl File for ArchivedFile {
             }
             len
         };
-        if let Some(bytes) = self.outline.bytes(&(offset..end)) {
+        if let Some(bytes) = outline.bytes(&(offset..end)) {
             return Ok(copy(bytes));
         }
         let number = offset / PART_LEN;
-        let begin = self.outline.part(number).start;
-        let part = self.part(number)?;
+        let begin = outline.part(number).start;
+        let part = self.part(outline, number)?;
         Ok(copy(
             part.get((offset - begin) as usize..).unwrap_or_default(),
         ))
@@ -315,11 +325,13 @@ impl Disk for ReadThrough {
         if access == Access::ReadWrite || !is_segment {
             return Err(not_here);
         }
-        let outline = match Outline::read(&*self.own, path) {
+        let head = match Outline::read_head(&*self.own, path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_here),
             read => read?,
         };
-        let header = &outline.header;
+        let Some(Head { header, len, .. }) = head else {
+            return Err(not_here);
+        };
         let name = LogName {
             store_id: header.store_id,
             slug: header.slug.clone(),
@@ -329,7 +341,10 @@ impl Disk for ReadThrough {
         Ok(Arc::new(ArchivedFile {
             reads: self.reads.clone(),
             object: folder.join(segment_file_name(header.first_sequence)),
-            outline,
+            own: self.own.clone(),
+            path: path.to_path_buf(),
+            len,
+            outline: OnceLock::new(),
             next: AtomicU64::new(u64::MAX),
             window: AtomicU64::new(1),
         }))

@@ -72,6 +72,11 @@ impl LogFigures {
                 },
                 FrozenSegment::Closed(closed) => match figures::of_closed(closed, &**disk) {
                     Err(error) if was_dropped(&**disk, &error) => Figures::default(),
+                    // An outline that is damaged.
+                    Err(SegmentError::Header { .. }) => Figures {
+                        damage_count: 1,
+                        ..Figures::default()
+                    },
                     found => found?,
                 },
                 FrozenSegment::Live(segment) => {

@@ -11,13 +11,13 @@ use super::frame::Seed;
 use super::index::{Block, Keyed, SegmentIndex, block_of};
 use super::lead::Lead;
 use super::listing::Figures;
-use super::outline::{Here, Outline, open_archived};
+use super::outline::{Here, Outline, open_archived, outline_path};
 use super::reader::{EndHint, Fold, Segment, SegmentError};
 use super::scan::Found;
-use super::segment::SegmentHeader;
+use super::segment::{HeaderError, SegmentHeader};
 use super::segment_file::{Incarnation, SegmentFile};
 use super::view::{ActiveSegment, LogSummary, damaged, find_entry};
-use crate::fs::{Disk, File, read_exact_at, read_up_to};
+use crate::fs::{Access, Disk, File, read_exact_at, read_up_to};
 use crate::model::{Entry, LogId, VariantCount};
 
 /// A segment that is not written to any more.
@@ -243,9 +243,16 @@ impl ClosedSegment {
 
     /// Whether the file ends as a sealed one does. Reads the end only.
     pub fn has_trailer(&self, disk: &dyn Disk) -> io::Result<bool> {
-        let file = match Here::find(disk, &self.path)? {
-            Here::File(file) => file,
-            Here::Outline(_) => return Ok(true),
+        let file = match disk.open(&self.path, Access::Read) {
+            Ok(file) if file.is_archived() => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Only what has one is let go.
+                return match disk.open(&outline_path(&self.path), Access::Read) {
+                    Ok(_) => Ok(true),
+                    Err(_) => Err(error),
+                };
+            }
+            opened => opened?,
         };
         let mut magic = [0; footer::TRAILER_MAGIC.len()];
         let at = file.len()?.checked_sub(footer::TRAILER_LEN as u64);
@@ -332,6 +339,10 @@ impl ClosedSegment {
         let mapped = match Here::find(disk, &self.path) {
             Ok(Here::Outline(outline)) => return Ok(Opened::Outline(outline)),
             Ok(Here::File(file)) => file.len().and_then(|len| file.map(len)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let (path, error) = (outline_path(&self.path), HeaderError::Unreadable);
+                return Err(SegmentError::Header { path, error });
+            }
             Err(error) => Err(error),
         };
         let bytes = mapped.map_err(|error| self.failed(error))?;

@@ -107,9 +107,19 @@ impl SegmentRef {
 }
 
 fn open_whole(closed: &ClosedSegment, disk: &dyn Disk) -> io::Result<Option<WholeFile>> {
-    let file = match Here::find(disk, &closed.path)? {
-        Here::File(file) => file,
-        Here::Outline(outline) => {
+    let file = match Here::find(disk, &closed.path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let len = closed.frames_end;
+            return Ok(Some(WholeFile {
+                file: None,
+                len,
+                is_sealed: false,
+                tag: tag_of(&closed.header, len, &[]),
+            }));
+        }
+        Err(error) => return Err(error),
+        Ok(Here::File(file)) => file,
+        Ok(Here::Outline(outline)) => {
             let is_own = outline.header.salt == closed.header.salt;
             return Ok(is_own.then(|| WholeFile {
                 file: None,

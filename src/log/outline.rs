@@ -11,6 +11,8 @@
 //! | CRC-32 of the whole segment | 4 | |
 //! | length of the segment | 8 | |
 //! | begin of its footer | 8 | |
+//! | CRC-32 of all in front | 4 | |
+//! | zeros | 4 | |
 //! | the segment's header | [`SEGMENT_HEADER_LEN`] | as it stands there |
 //! | CRC-32 of each part | 4 each | parts of [`PART_LEN`] bytes up to the footer; the last one may be shorter |
 //! | the segment's footer | | as it stands there, to the segment's end |
@@ -23,7 +25,9 @@ use std::sync::Arc;
 
 use super::footer::{Footer, TRAILER_LEN, checksums};
 use super::segment::{Fields, HeaderError, SEGMENT_HEADER_LEN, SEGMENT_SUFFIX, SegmentHeader};
-use crate::fs::{Access, Away, Disk, File, naming, read_exact_at, read_small, replace_file};
+use crate::fs::{
+    Access, Away, Disk, File, naming, read_exact_at, read_small, read_up_to, replace_file,
+};
 
 /// What the name of an outline ends with, in place of the segment's own end.
 pub const OUTLINE_SUFFIX: &str = ".outline";
@@ -31,7 +35,7 @@ pub const OUTLINE_SUFFIX: &str = ".outline";
 pub const PART_LEN: u64 = 256 << 10;
 const MAGIC: [u8; 8] = *b"TLOUTLIN";
 const VERSION: u32 = 1;
-const FIXED_LEN: usize = 32;
+const FIXED_LEN: usize = 40;
 /// Postings take up to four bytes for each frame, which has at least 64.
 const FILE_LEN_MAX: u64 = 1 << 31;
 
@@ -49,6 +53,18 @@ pub struct Outline {
     part_crcs: Vec<u32>,
     head: Vec<u8>,
     end: Vec<u8>,
+}
+
+/// The beginning of an outline.
+pub struct Head {
+    /// What the segment says of itself.
+    pub header: SegmentHeader,
+    /// The segment's length.
+    pub len: u64,
+    /// The length of the outline's own file.
+    pub file_len: u64,
+    footer_start: u64,
+    crc: u32,
 }
 
 /// What is here of a sealed segment.
@@ -173,16 +189,20 @@ impl Outline {
         })
     }
 
+    /// Reads the beginning of the one of the segment at `path`; `None` if that is damaged.
+    pub fn read_head(disk: &dyn Disk, path: &Path) -> io::Result<Option<Head>> {
+        let file = disk.open(&outline_path(path), Access::Read)?;
+        let mut head = [0; FIXED_LEN + SEGMENT_HEADER_LEN as usize];
+        let len = read_up_to(&*file, &mut head, 0)?;
+        let file_len = file.len()?;
+        let decoded = Self::decode_head(head.get(..len).unwrap_or_default());
+        Ok(decoded.map(|head| Head { file_len, ..head }))
+    }
+
     /// Makes it durable, then unlinks the segment's file at `path`.
     pub fn take_place(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
         replace_file(disk, &outline_path(path), &self.encode())?;
         disk.remove_file(path)
-    }
-
-    /// The length of its own file.
-    pub fn file_len(&self) -> u64 {
-        let crcs_len = 4 * self.part_crcs.len();
-        (FIXED_LEN + self.head.len() + crcs_len + self.end.len() + 4) as u64
     }
 
     /// Its footer.
@@ -230,6 +250,9 @@ impl Outline {
         out.extend_from_slice(&self.crc.to_le_bytes());
         out.extend_from_slice(&self.len.to_le_bytes());
         out.extend_from_slice(&self.footer_start.to_le_bytes());
+        let fixed_crc = crc32fast::hash(&out);
+        out.extend_from_slice(&fixed_crc.to_le_bytes());
+        out.resize(FIXED_LEN, 0);
         out.extend_from_slice(&self.head);
         for crc in &self.part_crcs {
             out.extend_from_slice(&crc.to_le_bytes());
@@ -245,18 +268,16 @@ impl Outline {
         if crc32fast::hash(front) != u32::from_le_bytes(*own_crc) {
             return None;
         }
-        let (fixed, rest) = front.split_at_checked(FIXED_LEN)?;
-        let mut fields = Fields(fixed);
-        let mut fixed = || -> Result<_, HeaderError> {
-            let magic = fields.take::<8>()?;
-            let version = fields.u32()?;
-            Ok((magic, version, fields.u32()?, fields.u64()?, fields.u64()?))
-        };
-        let (magic, version, crc, len, footer_start) = fixed().ok()?;
-        if magic != MAGIC || version != VERSION {
-            return None;
-        }
-        let (head, rest) = rest.split_at_checked(SEGMENT_HEADER_LEN as usize)?;
+        let Head {
+            header,
+            len,
+            footer_start,
+            crc,
+            ..
+        } = Self::decode_head(front)?;
+        let (head, rest) = front
+            .get(FIXED_LEN..)?
+            .split_at_checked(SEGMENT_HEADER_LEN as usize)?;
         let end_len = usize::try_from(len.checked_sub(footer_start)?).ok()?;
         let crcs_len = usize::try_from(footer_start.div_ceil(PART_LEN).checked_mul(4)?).ok()?;
         let (crcs, end) = rest.split_at_checked(crcs_len)?;
@@ -264,7 +285,7 @@ impl Outline {
             return None;
         }
         let outline = Self {
-            header: SegmentHeader::decode(head).ok()?.header,
+            header,
             len,
             footer_start,
             crc,
@@ -278,5 +299,28 @@ impl Outline {
             end: end.to_vec(),
         };
         outline.footer().is_some().then_some(outline)
+    }
+
+    fn decode_head(bytes: &[u8]) -> Option<Head> {
+        let (fixed, rest) = bytes.split_at_checked(FIXED_LEN)?;
+        let mut fields = Fields(fixed);
+        let mut read = || -> Result<_, HeaderError> {
+            let begin = (fields.take::<8>()?, fields.u32()?);
+            let sums = (fields.u32()?, fields.u64()?, fields.u64()?);
+            Ok((begin, sums, (fields.u32()?, fields.u32()?)))
+        };
+        let (begin, (crc, len, footer_start), (own_crc, zeros)) = read().ok()?;
+        let is_one = begin == (MAGIC, VERSION)
+            && zeros == 0
+            && own_crc == crc32fast::hash(fixed.get(..FIXED_LEN - 8)?);
+        let header = SegmentHeader::decode(rest.get(..SEGMENT_HEADER_LEN as usize)?);
+        let header = header.ok().filter(|_| is_one)?.header;
+        Some(Head {
+            header,
+            len,
+            file_len: 0,
+            footer_start,
+            crc,
+        })
     }
 }

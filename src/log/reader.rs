@@ -10,7 +10,7 @@ use super::dropped::{DropMark, was_dropped};
 use super::footer::{Footer, footer_head, trailer_frames_end};
 use super::frame::{FrameHeader, Seed};
 use super::index::SegmentIndex;
-use super::outline::{Here, Outline, outline_path, outlined_name};
+use super::outline::{self, Outline, outline_path, outlined_name};
 use super::record::Record;
 use super::scan::{Damage, DamageReason, End, Found, Scanner};
 use super::segment::{
@@ -404,16 +404,13 @@ pub fn list_all(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError
             // Beside a server, which drops it.
             Err(error) if !disk.is_remote(dir) && was_dropped(disk, &error) => continue,
             Err(error) => return Err(error),
-            Ok(Head::File(header, len)) => (header, len, len),
-            Ok(Head::Outline(outline)) => {
+            Ok(Beginning::File(header, len)) => (header, len, len),
+            Ok(Beginning::Outline(head)) => {
                 is_here = false;
                 // It may have come since the folder was read.
                 has_outline = true;
-                match outline {
-                    Some(outline) => {
-                        let local_len = outline.file_len();
-                        (Ok(outline.header), outline.len, local_len)
-                    }
+                match head {
+                    Some(head) => (Ok(head.header), head.len, head.file_len),
                     None => (Err(HeaderError::Unreadable), 0, 0),
                 }
             }
@@ -452,23 +449,29 @@ pub fn list_all(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError
 }
 
 /// The beginning of a segment, and its length.
-enum Head {
+enum Beginning {
     File(Result<SegmentHeader, HeaderError>, u64),
     /// `None` for one that is damaged.
-    Outline(Option<Outline>),
+    Outline(Option<outline::Head>),
 }
 
-fn read_header(disk: &dyn Disk, path: &Path) -> io::Result<Head> {
-    let file = match Here::find(disk, path) {
-        Ok(Here::File(file)) => file,
-        Ok(Here::Outline(outline)) => return Ok(Head::Outline(Some(outline))),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(Head::Outline(None)),
+fn read_header(disk: &dyn Disk, path: &Path) -> io::Result<Beginning> {
+    let of_outline = || Outline::read_head(disk, path).map(Beginning::Outline);
+    let file = match disk.open(path, Access::Read) {
+        Ok(file) if !file.is_archived() => file,
+        Ok(_) => return of_outline(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match of_outline() {
+                Err(none) if none.kind() == io::ErrorKind::NotFound => Err(error),
+                read => read,
+            };
+        }
         Err(error) => return Err(error),
     };
     let mut head = [0; SEGMENT_HEADER_LEN as usize];
     let head_len = read_up_to(&*file, &mut head, 0)?;
     let read = SegmentHeader::decode(head.get(..head_len).unwrap_or_default());
-    Ok(Head::File(read.map(|read| read.header), file.len()?))
+    Ok(Beginning::File(read.map(|read| read.header), file.len()?))
 }
 
 /// Where the frames end, as the beginning or the end of a damaged footer says.

@@ -142,7 +142,10 @@ impl LogView {
     pub fn timeline(&self, disk: &Arc<dyn Disk>, span: Span) -> Result<Timeline, SegmentError> {
         let mut timeline = Timeline::new(span);
         for segment in self.segments(0) {
-            let figures = segment.figures(&**disk)?;
+            let figures = match segment.figures(&**disk) {
+                Err(SegmentError::Header { .. }) => continue,
+                figures => figures?,
+            };
             let (min_ms, max_ms) = (figures.received_at_ms_min, figures.received_at_ms_max);
             if figures.count == 0 || !span.meets(min_ms, max_ms) {
                 continue;

@@ -180,8 +180,12 @@ impl Report {
 
     /// Takes note of a segment of which the outline is here; says which sequence number comes next.
     fn note_archived(&mut self, disk: &dyn Disk, segment: &SourceSegment) -> u64 {
-        let Ok(outline) = Outline::read(disk, &segment.path) else {
-            return 0;
+        let outline = match Outline::read(disk, &segment.path) {
+            Ok(outline) => outline,
+            Err(error) => {
+                self.find(&outline_path(&segment.path), error.to_string());
+                return 0;
+            }
         };
         let Some(summary) = outline.footer().map(|footer| footer.summary) else {
             return 0;

@@ -237,7 +237,7 @@ async fn a_damaged_outline_costs_its_own_segment_and_one_at_the_end_repeats_noth
     disk.remove_file(&active).unwrap();
     let damaged = outline_path(&paths[0]);
     let file = disk.open(&damaged, Access::ReadWrite).unwrap();
-    file.write_at(b"damage", 40).unwrap();
+    file.write_at(b"damage", 0).unwrap();
 
     let store = open(&machine);
     let new = entry("A", 99, 700);
