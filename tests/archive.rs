@@ -8,11 +8,15 @@
     clippy::indexing_slicing
 )]
 
+#[path = "archive/azurite.rs"]
+mod azurite;
 #[path = "it/client.rs"]
 #[allow(dead_code)]
 mod client;
 #[path = "archive/proxy.rs"]
 mod proxy;
+#[path = "archive/read_through.rs"]
+mod read_through;
 #[path = "archive/s3.rs"]
 mod s3;
 #[path = "it/server.rs"]
@@ -24,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Instant;
 
+use azurite::Azurite;
 use proxy::{Mode, Proxy};
 use s3::{BUCKET, S3};
 use server::{PATIENCE, Server, arg, trialog};
@@ -37,8 +42,8 @@ struct Rig {
     dir: tempfile::TempDir,
     /// The archive's address.
     url: String,
-    /// How its server is reached.
-    endpoint: Option<String>,
+    /// What tells clients where its server is, and who they are.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Rig {
@@ -46,7 +51,21 @@ impl Rig {
         Self {
             dir: tempfile::tempdir().unwrap(),
             url: format!("s3://{BUCKET}/some/where"),
-            endpoint: Some(format!("http://{}", proxy.address)),
+            environment: vec![
+                ("AWS_ENDPOINT_URL", format!("http://{}", proxy.address)),
+                ("AWS_ALLOW_HTTP", "true".into()),
+                ("AWS_REGION", "us-east-1".into()),
+                ("AWS_ACCESS_KEY_ID", "S3RVER".into()),
+                ("AWS_SECRET_ACCESS_KEY", "S3RVER".into()),
+            ],
+        }
+    }
+
+    fn on_azure(azurite: &Azurite) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            url: azurite.url.clone(),
+            environment: azurite.environment.clone(),
         }
     }
 
@@ -56,7 +75,7 @@ impl Rig {
         fs::create_dir(&folder).unwrap();
         Self {
             url: format!("file://{}", arg(&folder)),
-            endpoint: None,
+            environment: Vec::new(),
             dir,
         }
     }
@@ -69,16 +88,16 @@ impl Rig {
     fn command(&self) -> Command {
         let mut command = trialog();
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("AWS_") {
-                command.env_remove(name);
+            let text = name.to_string_lossy();
+            if ["AWS_", "AZURE_", "GOOGLE_"]
+                .iter()
+                .any(|begin| text.starts_with(begin))
+            {
+                command.env_remove(&name);
             }
         }
-        if let Some(endpoint) = &self.endpoint {
-            command.env("AWS_ENDPOINT_URL", endpoint);
-            command.env("AWS_ALLOW_HTTP", "true");
-            command.env("AWS_REGION", "us-east-1");
-            command.env("AWS_ACCESS_KEY_ID", "S3RVER");
-            command.env("AWS_SECRET_ACCESS_KEY", "S3RVER");
+        for (name, value) in &self.environment {
+            command.env(name, value);
         }
         command
     }
@@ -111,6 +130,35 @@ impl Rig {
 
     fn archived_files(&self) -> Vec<PathBuf> {
         segments(&self.log_dir())
+    }
+}
+
+/// A store on S3 whose sealed segments are archived, with its server.
+struct Scene {
+    server: Server,
+    rig: Rig,
+    proxy: Proxy,
+    s3: S3,
+}
+
+impl Scene {
+    fn on_s3() -> Option<Self> {
+        Self::on_s3_with(SMALL, ENTRIES)
+    }
+
+    fn on_s3_with(segment_bytes: &str, entry_count: usize) -> Option<Self> {
+        let s3 = S3::start()?;
+        let proxy = Proxy::start(s3.address, Mode::Pass);
+        let rig = Rig::on_s3(&proxy);
+        let server = rig.serve(&["--segment-bytes", segment_bytes]);
+        send(&server, 0, entry_count, 1000, alternating);
+        wait_until_archived(&server);
+        Some(Self {
+            server,
+            rig,
+            proxy,
+            s3,
+        })
     }
 }
 
@@ -203,32 +251,16 @@ fn assert_same(rig: &Rig, entries_min: usize) {
 
 #[test]
 fn what_is_sealed_is_in_the_archive_and_reads_as_the_files_do() {
-    let Some(s3) = S3::start() else { return };
-    let proxy = Proxy::start(s3.address, Mode::Pass);
-    let rig = Rig::on_s3(&proxy);
-    let server = rig.serve(&["--segment-bytes", SMALL]);
-    load(&server, 0);
-    wait_until_archived(&server);
+    let Some(scene) = Scene::on_s3() else { return };
+    let Scene {
+        server,
+        rig,
+        proxy,
+        s3,
+    } = scene;
     assert!(metric(&server, "segments_total") >= 5 && metric(&server, "failures_total") == 0);
     assert_same(&rig, 300);
-    let one = s3.segments().remove(1);
-    let name = one
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .strip_suffix("._S3rver_object")
-        .unwrap();
-    let below = one
-        .parent()
-        .unwrap()
-        .strip_prefix(one.ancestors().nth(6).unwrap())
-        .unwrap();
-    let address = format!(
-        "s3://{BUCKET}/{}/{name}",
-        arg(below).split_once('/').unwrap().1
-    );
-    let address = address.replace("s3://trialog/where", "s3://trialog/some/where");
+    let address = s3.address_of(&s3.segments()[1]);
     let inspected = rig.out(&["inspect", &address]);
     assert!(
         inspected.contains("segment         number 1,"),
@@ -448,12 +480,9 @@ fn what_is_wrong_or_missing_is_told_and_replaced() {
 
 #[test]
 fn an_object_that_rots_is_told_by_its_checksum() {
-    let Some(s3) = S3::start() else { return };
-    let proxy = Proxy::start(s3.address, Mode::Pass);
-    let rig = Rig::on_s3(&proxy);
-    let server = rig.serve(&["--segment-bytes", SMALL]);
-    load(&server, 0);
-    wait_until_archived(&server);
+    let Some(Scene { rig, s3, .. }) = &Scene::on_s3() else {
+        return;
+    };
     let path = &s3.segments()[2];
     let mut bytes = fs::read(path).unwrap();
     bytes[30_000] ^= 1;

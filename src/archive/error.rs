@@ -45,6 +45,15 @@ pub enum ArchiveError {
         /// The object.
         place: String,
     },
+    /// The object isn't there as it was, and no local copy is either.
+    #[error(
+        "{place} is missing in the archive, or isn't what was uploaded, and its local copy went: put it back, \
+         if there is another copy"
+    )]
+    Gone {
+        /// The object.
+        place: String,
+    },
     /// The local copy is damaged.
     #[error(
         "{path} is damaged, and isn't archived: `trialog verify --repair` writes what is whole of it"
@@ -71,7 +80,21 @@ impl ArchiveError {
     pub fn is_of_one_log(&self) -> bool {
         matches!(
             self,
-            Self::Conflict { .. } | Self::LocalDamage { .. } | Self::Disk { .. }
+            Self::Conflict { .. }
+                | Self::Gone { .. }
+                | Self::LocalDamage { .. }
+                | Self::Disk { .. }
+        )
+    }
+
+    /// Whether the storage says that there is no such object.
+    pub fn is_missing(&self) -> bool {
+        matches!(
+            self,
+            Self::Storage {
+                error: StoreError::NotFound { .. },
+                ..
+            }
         )
     }
 

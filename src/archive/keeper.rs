@@ -6,19 +6,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::path::Path;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use object_store::path::Path;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::error::ArchiveError;
 use super::layout::LogName;
+use super::local_copies::{self, LocalCopy};
 use super::mark::{Mark, Seen};
 use super::store::{Archive, Object};
-use super::upload::{Local, put_small};
+use super::upload::{Local, There, examine, put_small};
 use crate::experiment::Store;
 use crate::experiment::archived::Archived;
 use crate::experiment::definition::{DEFINITION_FILE, DefinitionFile};
@@ -26,8 +28,9 @@ use crate::experiment::folder::experiment_dir;
 use crate::fs::{Access, Disk, read_up_to};
 use crate::log::dropped::{DROPPED_FILE, DROPPED_LOCALLY_FILE};
 use crate::log::footer::{TRAILER_LEN, checksums};
+use crate::log::outline::{Outline, outlined_name};
 use crate::log::reader::{Listed, list_segments};
-use crate::log::segment::{Owner, first_sequence_of};
+use crate::log::segment::{Owner, SegmentHeader, first_sequence_of};
 use crate::model::Slug;
 
 /// So often it is looked whether there is something to do.
@@ -46,11 +49,13 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Begins to archive a store's segments, and says in `archived` how far that is.
+    /// Begins to archive a store's segments, and says in `archived` how far that is. Local copies of what is
+    /// archived go while sealed segments have more than so many bytes here.
     pub fn start(
         archive: Archive,
         store: Arc<Store>,
         archived: Arc<Archived>,
+        local_bytes_max: Option<u64>,
     ) -> Result<Self, ArchiveError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -61,6 +66,7 @@ impl Keeper {
             .name("archive".into())
             .spawn(move || {
                 let mut uploads = Uploads::new(archive, store, archived);
+                uploads.local_bytes_max = local_bytes_max;
                 runtime.block_on(async {
                     tokio::select! {
                         // What is on its way is broken off: it is no object then.
@@ -92,6 +98,7 @@ struct Uploads {
     told: HashSet<Slug>,
     is_failing: bool,
     backoff: Duration,
+    local_bytes_max: Option<u64>,
 }
 
 /// What is known of one experiment.
@@ -103,6 +110,8 @@ struct Log {
     compared_at: Instant,
     /// The names of the files of its folder when all that were closed were archived.
     settled_with: BTreeSet<String>,
+    /// The sealed segments that are here.
+    local: Vec<LocalCopy>,
     definition_crc: Option<u32>,
     dropped_crc: Option<u32>,
 }
@@ -112,6 +121,8 @@ struct Log {
 struct Behind {
     segments: u64,
     bytes: u64,
+    /// Local copies have to go.
+    has_more: bool,
 }
 
 impl Uploads {
@@ -124,6 +135,7 @@ impl Uploads {
             told: HashSet::new(),
             is_failing: false,
             backoff: BACKOFF_MIN,
+            local_bytes_max: None,
         }
     }
 
@@ -147,7 +159,8 @@ impl Uploads {
                     }
                     self.succeeded();
                     // What waits for its footer is sealed in a moment.
-                    passed = (behind.segments == 0).then(|| (sealed_count, Instant::now()));
+                    passed = (behind.segments == 0 && !behind.has_more)
+                        .then(|| (sealed_count, Instant::now()));
                     tokio::time::sleep(LOOK_INTERVAL).await;
                 }
                 Err(error) => {
@@ -210,7 +223,43 @@ impl Uploads {
             }
             self.show(&behind);
         }
+        if failed.is_none() {
+            match self.let_go().await {
+                Ok(has_more) => behind.has_more = has_more,
+                Err(error) if error.is_of_one_log() => {
+                    self.archived.metrics.failures.add(1);
+                    error!(%error, "local copies are not let go");
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
         failed.map_or(Ok(behind), Err)
+    }
+
+    /// Lets local copies go, if there are too many bytes of them. Says whether more may have to.
+    async fn let_go(&mut self) -> Result<bool, ArchiveError> {
+        let copies: Vec<_> = self
+            .logs
+            .values()
+            .flat_map(|log| log.local.clone())
+            .collect();
+        let mut bytes: u64 = copies.iter().map(|copy| copy.len).sum();
+        let mut gone = HashSet::new();
+        let mut done = Ok(());
+        if let Some(max) = self.local_bytes_max.filter(|max| bytes > *max) {
+            let (archive, store) = (&self.archive, &*self.store);
+            done =
+                local_copies::let_go(archive, store, &self.archived, &copies, max, &mut gone).await;
+        }
+        for log in self.logs.values_mut().filter(|_| !gone.is_empty()) {
+            log.local.retain(|copy| {
+                let stays = !gone.contains(&copy.path);
+                bytes -= if stays { 0 } else { copy.len };
+                stays
+            });
+        }
+        self.archived.metrics.set_local(bytes);
+        done.map(|()| gone.len() >= local_copies::GO_MAX)
     }
 
     fn show(&self, behind: &Behind) {
@@ -230,6 +279,7 @@ impl Uploads {
         let names = names(&*disk, &dir);
         if !is_thorough
             && !self.archived.is_asked_for(slug)
+            && self.archived.is_known(slug)
             && self
                 .logs
                 .get(slug)
@@ -252,6 +302,7 @@ impl Uploads {
             false => Ok(()),
         };
         let is_settled = is_reachable && result.is_ok() && segments.iter().all(|one| log.has(one));
+        log.local = log.local_copies(&segments, &self.archive.prefix);
         log.settled_with = if is_settled { names } else { BTreeSet::new() };
         for segment in segments.iter().filter(|segment| !log.has(segment)) {
             behind.segments += 1;
@@ -266,7 +317,7 @@ impl Uploads {
         &self,
         disk: &dyn Disk,
         slug: &Slug,
-        dir: &Path,
+        dir: &FilePath,
     ) -> Result<Option<(LogName, Vec<Listed>)>, ArchiveError> {
         let definition = DefinitionFile::read(disk, dir);
         let incarnation = match definition.and_then(|file| file.incarnation()) {
@@ -299,7 +350,7 @@ impl Uploads {
     async fn upload(
         &self,
         disk: &dyn Disk,
-        dir: &Path,
+        dir: &FilePath,
         segments: &[Listed],
         log: &mut Log,
     ) -> Result<(), ArchiveError> {
@@ -374,6 +425,9 @@ impl Uploads {
         let Ok(header) = &segment.header else {
             return Ok(false);
         };
+        if !segment.is_here {
+            return self.check_there(disk, segment, log).await.map(|()| true);
+        }
         let failed = |error| disk_error(&segment.path, error);
         let file = match disk.open(&segment.path, Access::Read) {
             // Dropped, or deleted with its experiment.
@@ -406,13 +460,7 @@ impl Uploads {
             }
             Ok(done) => done,
         };
-        let seen = Seen {
-            salt: format!("{:016x}", header.salt),
-            bytes: len,
-            crc: format!("{:08x}", done.crc),
-            tag: done.tag.clone(),
-        };
-        log.mark.note(&name, seen);
+        log.mark.note(&name, seen(header, len, done.crc, &done.tag));
         let object = Object {
             path: to,
             len,
@@ -426,16 +474,66 @@ impl Uploads {
         }
         Ok(true)
     }
+
+    /// Looks whether a segment whose local copy went is in the archive as it was.
+    async fn check_there(
+        &self,
+        disk: &dyn Disk,
+        segment: &Listed,
+        log: &mut Log,
+    ) -> Result<(), ArchiveError> {
+        let outline = Outline::read(disk, &segment.path);
+        let outline = outline.map_err(|error| disk_error(&segment.path, error))?;
+        let name = file_name(segment);
+        let there = match log.objects.get(&name) {
+            Some(object) => Some((object, examine(&self.archive, object).await?)),
+            None => None,
+        };
+        match there {
+            Some((object, There::Whole(crc))) if crc == outline.crc => {
+                log.mark
+                    .note(&name, seen(&outline.header, outline.len, crc, &object.tag));
+                Ok(())
+            }
+            _ => {
+                let to = log.name.folder(&self.archive.prefix).join(name.as_str());
+                let place = self.archive.place(&to);
+                log.objects.clear();
+                Err(ArchiveError::Gone { place })
+            }
+        }
+    }
 }
 
 impl Log {
-    fn unknown(disk: &dyn Disk, dir: &Path, name: LogName) -> Self {
+    /// The sealed segments that are here, of all of them.
+    fn local_copies(&self, segments: &[Listed], prefix: &Path) -> Vec<LocalCopy> {
+        let newest = segments.last().map(|last| last.first_sequence);
+        let here = segments.iter().filter(|segment| segment.is_here);
+        let copies = here.filter_map(|segment| {
+            let header = segment.header.as_ref().ok()?;
+            let name = file_name(segment);
+            let may_go = self.has(segment) && Some(segment.first_sequence) != newest;
+            let seen = self.mark.seen(&name).filter(|_| may_go);
+            let object = self.name.folder(prefix).join(name.as_str());
+            Some(LocalCopy {
+                path: segment.path.clone(),
+                len: segment.len,
+                created_at_ms: header.created_at_ms,
+                archived: seen.map(|seen| (object, seen.clone())),
+            })
+        });
+        copies.collect()
+    }
+
+    fn unknown(disk: &dyn Disk, dir: &FilePath, name: LogName) -> Self {
         Self {
             mark: Mark::read(disk, dir, name.incarnation),
             name,
             objects: BTreeMap::new(),
             compared_at: Instant::now(),
             settled_with: BTreeSet::new(),
+            local: Vec::new(),
             definition_crc: None,
             dropped_crc: None,
         }
@@ -451,13 +549,25 @@ impl Log {
     }
 }
 
-/// The names of the segments' files in a folder; none if it can't be read.
-fn names(disk: &dyn Disk, dir: &Path) -> BTreeSet<String> {
+/// The names of the files of segments and outlines in a folder; none if it can't be read.
+fn names(disk: &dyn Disk, dir: &FilePath) -> BTreeSet<String> {
     let entries = disk.list(dir).unwrap_or_default().into_iter();
     let names = entries.map(|entry| entry.name);
     names
-        .filter(|name| first_sequence_of(name).is_some())
+        .filter(|name| {
+            let outlined = outlined_name(name);
+            first_sequence_of(outlined.as_ref().unwrap_or(name)).is_some()
+        })
         .collect()
+}
+
+fn seen(header: &SegmentHeader, len: u64, crc: u32, tag: &Option<String>) -> Seen {
+    Seen {
+        salt: format!("{:016x}", header.salt),
+        bytes: len,
+        crc: format!("{crc:08x}"),
+        tag: tag.clone(),
+    }
 }
 
 fn file_name(segment: &Listed) -> String {
@@ -465,7 +575,7 @@ fn file_name(segment: &Listed) -> String {
     name.to_string_lossy().into_owned()
 }
 
-fn disk_error(path: &Path, error: io::Error) -> ArchiveError {
+fn disk_error(path: &FilePath, error: io::Error) -> ArchiveError {
     ArchiveError::Disk {
         path: path.display().to_string(),
         error,

@@ -69,6 +69,11 @@ impl Mark {
         seen.is_some_and(|seen| seen.salt == format!("{salt:016x}") && seen.bytes == len)
     }
 
+    /// What was seen of a local segment.
+    pub fn seen(&self, name: &str) -> Option<&Seen> {
+        self.segments.get(name)
+    }
+
     /// Takes note of a segment that was.
     pub fn note(&mut self, name: &str, seen: Seen) {
         self.segments.insert(name.to_owned(), seen);

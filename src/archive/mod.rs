@@ -1,6 +1,7 @@
 //! Sealed segments on object storage: S3 and what speaks as it does, Google Cloud Storage, Azure, a folder.
 //!
-//! [`keeper`] uploads what is sealed, and checks it; [`disk`] lets the offline commands read it there.
+//! [`keeper`] uploads what is sealed, checks it, and lets local copies go; [`read_through`] lets a server read
+//! those in the archive, and [`disk`] the offline commands.
 //!
 //! # The layout
 //!
@@ -18,11 +19,14 @@
 //! they had been dropped before there was an archive. Nothing in an archive is ever deleted: not when an
 //! experiment is, nor when a local copy goes.
 
+mod cache;
 pub mod disk;
 mod error;
 pub mod keeper;
 mod layout;
+mod local_copies;
 mod mark;
+pub mod read_through;
 mod store;
 mod upload;
 

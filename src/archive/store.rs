@@ -19,6 +19,7 @@ use tokio_rustls::rustls::crypto::ring;
 use url::Url;
 
 use super::error::ArchiveError;
+use crate::log::segment::SEGMENT_SUFFIX;
 
 /// What is sent or read by one request at most. Of several parts of one object, S3 wants 5 MiB and more.
 pub const PART_BYTES: u64 = 8 << 20;
@@ -83,6 +84,22 @@ impl Archive {
             StoreError::NotFound { .. } if self.base.starts_with("file:") => Ok(Vec::new()),
             error => Err(self.failed("listing", path, false, error)),
         })
+    }
+
+    /// Whether there is any segment below `path`.
+    pub async fn has_segments(&self, path: &Path) -> Result<bool, ArchiveError> {
+        let mut listed = self.store.list(Some(path));
+        while let Some(object) = listed.next().await {
+            match object {
+                Ok(object) if object.location.as_ref().ends_with(SEGMENT_SUFFIX) => {
+                    return Ok(true);
+                }
+                Ok(_) => {}
+                Err(StoreError::NotFound { .. }) => return Ok(false),
+                Err(error) => return Err(self.failed("listing", path, false, error)),
+            }
+        }
+        Ok(false)
     }
 
     /// The object at `path`, if there is one.
@@ -189,7 +206,8 @@ impl From<ObjectMeta> for Object {
         Self {
             path: meta.location,
             len: meta.size,
-            tag: meta.e_tag,
+            // Azure's list leaves out the quotes that all else has.
+            tag: meta.e_tag.map(|tag| tag.trim_matches('"').to_owned()),
         }
     }
 }

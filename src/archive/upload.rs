@@ -40,7 +40,7 @@ pub struct Archived {
 }
 
 /// What stands under a name in an archive.
-enum There {
+pub enum There {
     /// A whole segment, with this CRC-32 of all its bytes.
     Whole(u32),
     /// Something else.
@@ -155,7 +155,7 @@ impl Local<'_> {
 }
 
 /// Reads all of an object, a part at a time.
-async fn examine(archive: &Archive, object: &Object) -> Result<There, ArchiveError> {
+pub async fn examine(archive: &Archive, object: &Object) -> Result<There, ArchiveError> {
     let (path, len) = (&object.path, object.len);
     let trailer_at = len.saturating_sub(TRAILER_LEN as u64);
     if trailer_at < SEGMENT_HEADER_LEN {

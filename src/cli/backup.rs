@@ -53,6 +53,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         experiments,
         segments,
         bytes,
+        archived_segments,
         findings,
     } = copied.with_context(|| format!("no backup of {}", from.display()))?;
     for finding in &findings {
@@ -62,6 +63,12 @@ pub fn run(args: Args) -> Result<Outcome> {
         "{}: {experiments} experiments, {segments} segments, {bytes} bytes",
         to.display()
     ));
+    if archived_segments > 0 {
+        output::words(format_args!(
+            "{archived_segments} further segments are in the archive alone, and this backup reads them there: \
+             keep it"
+        ));
+    }
     Ok(match findings.is_empty() {
         true => Outcome::Done,
         false => Outcome::FoundDamage,

@@ -20,7 +20,11 @@ use super::supervisor::Supervisor;
 use super::words::{Form, Level};
 use super::{Cli, Outcome, child, output, reload, tls_files};
 #[cfg(feature = "archive")]
-use crate::archive::{Archive, keeper::Keeper};
+use crate::archive::{
+    Archive,
+    keeper::Keeper,
+    read_through::{READERS_MAX, ReadThrough},
+};
 use crate::auth::{Keyring, check_own_key};
 use crate::experiment::repeats::Window;
 use crate::experiment::{Store, StoreHealth, StoreOptions, keep_retaining};
@@ -33,6 +37,8 @@ const FILE_DESCRIPTORS: u64 = 1008;
 const CONNECTIONS_MIN: u64 = 16;
 /// How often it is written down when keys were last used.
 const KEEP_USED_EVERY: Duration = Duration::from_secs(60);
+/// Threads for what blocks, at most.
+const BLOCKING_THREADS: usize = 16;
 const DEMO: &str = "demo";
 const YEAR: Duration = Duration::from_secs(31_536_000);
 
@@ -135,6 +141,17 @@ pub struct Args {
     #[cfg(feature = "archive")]
     #[arg(long, env = "TRIALOG_ARCHIVE", value_name = "URL")]
     archive: Option<String>,
+    /// Local copies of archived segments go, the oldest first, while sealed segments have more than this here;
+    /// queries read those in the archive. Without it all stay.
+    #[cfg(feature = "archive")]
+    #[arg(long, env = "TRIALOG_ARCHIVE_LOCAL_BYTES", value_name = "BYTES", requires = "archive",
+        value_parser = size(0..=u64::MAX))]
+    archive_local_bytes: Option<u64>,
+    /// So much of what queries read in the archive stays in memory.
+    #[cfg(feature = "archive")]
+    #[arg(long, env = "TRIALOG_ARCHIVE_CACHE_BYTES", value_name = "BYTES", default_value = "64MiB",
+        value_parser = size(0..=1 << 36))]
+    archive_cache_bytes: u64,
     /// Connections at the same time; further ones wait.
     #[arg(long, env = "TRIALOG_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -246,10 +263,15 @@ pub fn run(_: Args) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let level = Level::begin(args.log_format, args.log_level)?;
+    // What waits for the archive has threads of its own, so that the others never do.
+    #[cfg(feature = "archive")]
+    let readers = args.archive.as_ref().map_or(0, |_| READERS_MAX);
+    #[cfg(not(feature = "archive"))]
+    let readers = 0;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(threads(&args))
-        .max_blocking_threads(16)
+        .max_blocking_threads(BLOCKING_THREADS + readers)
         .build()
         .context("starting threads failed")?;
     runtime.block_on(run_server(args, flags, settings, level))
@@ -267,7 +289,8 @@ async fn run_server(
     settings: Settings,
     level: Level,
 ) -> Result<Outcome> {
-    let host = real::host();
+    #[cfg_attr(not(feature = "archive"), expect(unused_mut))]
+    let mut host = real::host();
     // A file that may not grow is then an error of the write, and not the end.
     let _ignored = signal(SignalKind::from_raw(real::FILE_SIZE_SIGNAL))?;
     let limits = limits(&args)?;
@@ -288,6 +311,12 @@ async fn run_server(
     let options = store_options(&args);
     #[cfg(feature = "archive")]
     let archived = options.archived.clone();
+    #[cfg(feature = "archive")]
+    if let (Some(archive), Some(archived)) = (&archive, &archived) {
+        let (own, cache_bytes) = (host.disk.clone(), len(args.archive_cache_bytes));
+        let disk = ReadThrough::new(own, archive.clone(), archived.clone(), cache_bytes)?;
+        host.disk = Arc::new(disk);
+    }
     let opening = host.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(options, opening)).await??;
     let (keyring, has_keys) = Keyring::open(&host, &args.data)?;
@@ -298,7 +327,13 @@ async fn run_server(
     #[cfg(feature = "archive")]
     let keeper = match (archive, archived) {
         (Some(archive), Some(archived)) => {
-            Some(Keeper::start(archive, state.store.clone(), archived)?)
+            let local_bytes = args.archive_local_bytes;
+            Some(Keeper::start(
+                archive,
+                state.store.clone(),
+                archived,
+                local_bytes,
+            )?)
         }
         _ => None,
     };

@@ -57,6 +57,13 @@ pub fn run(args: Args) -> Result<Outcome> {
                 "{segments} segments with {entries} entries were dropped by retention"
             ));
         }
+        if report.archived_segments > 0 {
+            let (segments, entries) = (report.archived_segments, report.archived_entries);
+            output::words(format_args!(
+                "{segments} segments with {entries} entries are in the archive alone: verify its address, as \
+                 s3://…, to check them"
+            ));
+        }
         if report.torn_bytes > 0 {
             let bytes = report.torn_bytes;
             output::words(format_args!(

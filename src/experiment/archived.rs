@@ -54,6 +54,13 @@ impl Archived {
         0
     }
 
+    /// Whether this log was seen in the archive, and not deleted since.
+    pub fn is_known(&self, slug: &Slug) -> bool {
+        self.logs()
+            .get(slug)
+            .is_some_and(|log| log.seen_at.is_some())
+    }
+
     /// Whether somebody waits for a look at the archive for this log.
     pub fn is_asked_for(&self, slug: &Slug) -> bool {
         self.logs().get(slug).is_some_and(|log| log.is_asked_for)

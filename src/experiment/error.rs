@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::fs::{is_full, is_out_of_descriptors};
+use crate::fs::{Away, is_full, is_out_of_descriptors};
 use crate::log::reader::SegmentError;
 
 /// Why an append was not done. Except for `Failed`, nothing was stored.
@@ -65,6 +65,9 @@ pub enum ReadError {
     /// The bytes on disk are damaged.
     #[error("damaged: {0}")]
     Damaged(String),
+    /// The entries are in the archive, which can't be read now: says why.
+    #[error("the archive can't be read: {0}")]
+    ArchiveUnavailable(String),
     /// The disk failed.
     #[error("reading failed: {0}")]
     Io(io::Error),
@@ -111,7 +114,7 @@ impl From<ReadError> for AppendError {
         match error {
             ReadError::UnknownExperiment => Self::UnknownExperiment,
             ReadError::ShuttingDown => Self::ShuttingDown,
-            ReadError::Overloaded => Self::Overloaded,
+            ReadError::Overloaded | ReadError::ArchiveUnavailable(_) => Self::Overloaded,
             ReadError::Damaged(_) | ReadError::Io(_) => Self::StorageFailed,
         }
     }
@@ -139,9 +142,14 @@ impl StoreError {
 
 impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
-        match is_out_of_descriptors(&error) {
-            true => Self::Overloaded,
-            false => Self::Io(error),
+        match Away::in_error(&error) {
+            Some(Away::NoArchive | Away::Unreachable(_)) => {
+                Self::ArchiveUnavailable(error.to_string())
+            }
+            Some(Away::Missing(_)) => Self::Damaged(error.to_string()),
+            Some(Away::Busy(_)) => Self::Overloaded,
+            None if is_out_of_descriptors(&error) => Self::Overloaded,
+            None => Self::Io(error),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! A segment's figures: the summary of its entries' metrics, from its footer or from its frames.
 
+use crate::fs::Disk;
+use crate::log::footer::Footer;
 use crate::log::index::variant_key_of;
-use crate::log::reader::Segment;
+use crate::log::reader::{Segment, SegmentError};
 use crate::log::record::Record;
 use crate::log::scan::Found;
-use crate::log::view::MetricsFold;
+use crate::log::view::{ClosedSegment, MetricsFold, Opened};
 use crate::stats::Summary;
 use crate::stats::question::Take;
 
@@ -123,9 +125,29 @@ pub fn of(segment: &Segment) -> Figures {
     }
 }
 
+/// As [`of`], of a closed segment, which may be in an archive alone: all of it is read there if its footer
+/// keeps nothing.
+pub fn of_closed(closed: &ClosedSegment, disk: &dyn Disk) -> Result<Figures, SegmentError> {
+    let outline = match closed.open(disk)? {
+        Opened::Whole(segment) => return Ok(of(&segment)),
+        Opened::Outline(outline) => outline,
+    };
+    let footer = outline.footer();
+    match footer.and_then(|footer| kept_in(&footer, closed.frames_end)) {
+        Some(summary) => Ok(Figures {
+            summary,
+            ..Figures::default()
+        }),
+        None => Ok(of(&closed.open_whole(disk)?)),
+    }
+}
+
 /// The summary that the footer keeps, if it has one that is whole and of these frames.
 pub fn kept(segment: &Segment) -> Option<Summary> {
-    let footer = segment.footer()?;
-    let is_of_these = footer.frames_end == segment.frames_end;
+    kept_in(&segment.footer()?, segment.frames_end)
+}
+
+fn kept_in(footer: &Footer<'_>, frames_end: u64) -> Option<Summary> {
+    let is_of_these = footer.frames_end == frames_end;
     Summary::decode(footer.metrics.filter(|_| is_of_these)?).ok()
 }

@@ -70,9 +70,14 @@ impl LogFigures {
                     damage_count: 1,
                     ..Figures::default()
                 },
-                FrozenSegment::Closed(closed) => match closed.open(&**disk) {
+                FrozenSegment::Closed(closed) => match figures::of_closed(closed, &**disk) {
                     Err(error) if was_dropped(&**disk, &error) => Figures::default(),
-                    opened => figures::of(&opened?),
+                    // An outline that is damaged.
+                    Err(SegmentError::Header { .. }) => Figures {
+                        damage_count: 1,
+                        ..Figures::default()
+                    },
+                    found => found?,
                 },
                 FrozenSegment::Live(segment) => {
                     let kept = self

@@ -15,6 +15,8 @@ mod figures_memory;
 pub mod folder;
 pub mod glance;
 mod inflight;
+#[cfg(feature = "archive")]
+mod let_go;
 pub mod log_figures;
 mod news;
 pub mod reading;

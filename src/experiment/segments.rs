@@ -40,6 +40,8 @@ pub enum SegmentState {
     Sealing,
     /// It is finished.
     Sealed,
+    /// It is finished, and its bytes are in the archive alone.
+    Archived,
     /// It is finished, and has no footer: it is damaged.
     Unsealed,
 }
@@ -92,6 +94,7 @@ impl Store {
                     state: match (segment, &whole) {
                         (SegmentRef::Active(_), _) => SegmentState::Active,
                         (SegmentRef::Closed(_), None) => SegmentState::Sealing,
+                        (_, Some(whole)) if whole.file.is_none() => SegmentState::Archived,
                         (_, Some(whole)) if whole.is_sealed => SegmentState::Sealed,
                         _ => SegmentState::Unsealed,
                     },
@@ -125,9 +128,13 @@ impl Store {
                 Err(error) if was_dropped(&*disk, &error) => return Ok(Sought::Unknown),
                 Err(error) => return Err(error.into()),
             };
+            let file = match whole.file {
+                Some(file) => file,
+                None => segment.open_archived(&*disk)?,
+            };
             Ok(Sought::Found(SegmentDownload {
                 name: name_of(&segment),
-                file: whole.file,
+                file,
                 len: whole.len,
                 tag: whole.tag,
             }))

@@ -422,6 +422,8 @@ impl Store {
                 Ok(Ok(())) => {
                     info!(experiment = %slug, "experiment deleted");
                     shared.counters.forget(&slug);
+                    #[cfg(feature = "archive")]
+                    shared.archived.iter().for_each(|all| all.forget(&slug));
                     end(forgotten);
                     return Ok(());
                 }

@@ -113,6 +113,43 @@ pub trait File: Send + Sync {
     /// The first `len` bytes, mapped where the disk can. The caller has read the length first
     /// and never asks for more.
     fn map(&self, len: u64) -> io::Result<Mapping>;
+    /// Whether it isn't here, but read from an archive, range by range.
+    fn is_archived(&self) -> bool {
+        false
+    }
+}
+
+/// Why bytes that are in an archive alone can't be had: what an [`io::Error`] wraps then.
+#[derive(Debug, thiserror::Error)]
+pub enum Away {
+    /// Nobody said where the archive is.
+    #[error(
+        "its bytes are in the archive alone, and this server has none: start it with --archive and the \
+         archive's address"
+    )]
+    NoArchive,
+    /// The archive can't be reached, or refuses.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The archive hasn't got it, as it was.
+    #[error("{0}")]
+    Missing(String),
+    /// So many wait for the archive already.
+    #[error("{0} readers wait for the archive already")]
+    Busy(usize),
+}
+
+impl Away {
+    /// What an error wraps, if it is one of these.
+    pub fn in_error(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+impl From<Away> for io::Error {
+    fn from(away: Away) -> Self {
+        Self::other(away)
+    }
 }
 
 /// An open folder.

@@ -117,6 +117,7 @@ codes! {
     AppendFailed INTERNAL_SERVER_ERROR "append_failed",
     LogDamaged INTERNAL_SERVER_ERROR "log_damaged",
     Internal INTERNAL_SERVER_ERROR "internal",
+    ArchiveUnavailable SERVICE_UNAVAILABLE "archive_unavailable",
     Overloaded SERVICE_UNAVAILABLE "overloaded",
     StorageFailed SERVICE_UNAVAILABLE "storage_failed",
     ShuttingDown SERVICE_UNAVAILABLE "shutting_down",

@@ -1,9 +1,14 @@
 //! What the layers below refuse, as errors of the API.
 
+use std::time::Duration;
+
 use super::error::{ApiError, Code};
 use super::metrics::Limit;
 use crate::auth::{AuthError, Denied, KeyringError};
 use crate::experiment::{AppendError, OverBudget, ReadError, StoreError};
+
+/// So long who was refused for the archive's sake waits.
+const ARCHIVE_WAIT: Duration = Duration::from_secs(10);
 
 impl From<AppendError> for ApiError {
     fn from(error: AppendError) -> Self {
@@ -40,6 +45,12 @@ impl From<ReadError> for ApiError {
             // What is damaged, and where, names files: that is for the operator.
             ReadError::Damaged(what) => {
                 Self::new(Code::LogDamaged, "the log is damaged at this place").with_detail(what)
+            }
+            ReadError::ArchiveUnavailable(why) => {
+                let message = "these entries are in the archive alone, which can't be read now: nothing is \
+                               lost, try again; the server's log says why";
+                let refused = Self::too_soon(Code::ArchiveUnavailable, ARCHIVE_WAIT, message);
+                refused.with_detail(why)
             }
             ReadError::Io(error) => Self::internal(format!("reading failed: {error}")),
         }

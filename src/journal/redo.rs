@@ -12,8 +12,10 @@ use super::format::{Batch, RecordMark};
 use super::scan::{JournalDamage, Lap};
 use crate::fs::{Access, Disk, File, FileSystem, naming, parent, write_all_at};
 use crate::log::dropped::DropMark;
+use crate::log::outline::Outline;
 use crate::log::segment::{SEGMENT_HEADER_LEN, SegmentHeader, segment_path};
 use crate::log::segment_file::SegmentId;
+use crate::log::writer::segment_id;
 
 /// Segments whose files are open at once.
 const OPEN_MAX: usize = 256;
@@ -244,6 +246,10 @@ fn write_segment(
     let begins_file = plan.writes.first().is_some_and(|(offset, _)| *offset == 0);
     let file = match disk.open(path, Access::ReadWrite) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Its bytes are in an archive alone, and whole there.
+            if Outline::read(disk, path).is_ok_and(|outline| *id == segment_id(&outline.header)) {
+                return Ok(Applied::Deleted);
+            }
             if !begins_file {
                 return Ok(Applied::Mismatch("the segment's file is missing"));
             }

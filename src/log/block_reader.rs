@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::closed::ClosedSegment;
+use super::closed::{ClosedSegment, Opened};
 use super::cursor::{EntryRef, Lost, Reading};
 use super::frame::{FRAME_ALIGN, Frame, FrameError, FrameHeader, Seed};
 use super::index::{Block as IndexBlock, Postings, variant_key_of};
@@ -14,7 +15,7 @@ use super::scan::{End, Found, Scanner};
 use super::segment::SEGMENT_HEADER_LEN;
 use super::select::Selection;
 use super::view::ActiveSegment;
-use crate::fs::{Disk, Mapping};
+use crate::fs::{Disk, File, Mapping, read_up_to};
 use crate::model::LogId;
 
 /// With less than this between the wanted frames of a block it is read as a whole.
@@ -75,6 +76,8 @@ enum Filter {
 
 enum SegmentBytes {
     Mapped(Mapping),
+    /// In an archive alone.
+    Archived(Arc<dyn File>, PathBuf),
     Live(Arc<ActiveSegment>),
 }
 
@@ -133,17 +136,24 @@ impl BlockReader {
         if blocks.is_empty() {
             return Ok(None);
         }
-        let segment = closed.open(disk)?;
+        let opened = closed.open(disk)?;
         let filter = match selection.variants.as_slice() {
             [key] if !index.is_damaged => {
-                let positions = closed.positions_of(&segment, key, reading);
+                let positions = closed.positions_of(&opened, key, reading)?;
                 Filter::positions(positions.into_iter(), &blocks)
             }
             _ => Filter::of_keys(selection),
         };
+        let bytes = match opened {
+            Opened::Whole(segment) => SegmentBytes::Mapped(segment.into_bytes()),
+            Opened::Outline(_) => {
+                let file = closed.open_archived(disk)?;
+                SegmentBytes::Archived(file, closed.path.clone())
+            }
+        };
         Ok(Some(Self {
-            seed: segment.seed(),
-            bytes: SegmentBytes::Mapped(segment.into_bytes()),
+            seed: Seed::new(closed.header.salt),
+            bytes,
             blocks,
             filter,
         }))
@@ -237,6 +247,16 @@ impl BlockReader {
             SegmentBytes::Mapped(all) => {
                 let end = all.len().min(range.end as usize);
                 Cow::Borrowed(all.get(range.start as usize..end).unwrap_or_default())
+            }
+            SegmentBytes::Archived(file, path) => {
+                let mut bytes = vec![0; (range.end - range.start) as usize];
+                let read = read_up_to(&**file, &mut bytes, position);
+                let len = read.map_err(|error| SegmentError::Io {
+                    path: path.clone(),
+                    error,
+                })?;
+                bytes.truncate(len);
+                Cow::Owned(bytes)
             }
             SegmentBytes::Live(active) => {
                 let read = active.file.read(range.start, range.end);

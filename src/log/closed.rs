@@ -1,20 +1,23 @@
 //! A segment that is not written to any more: sealed, or on its way to be.
 
 use std::io;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use super::cursor::Reading;
-use super::footer;
+use super::footer::{self, Footer};
+use super::frame::Seed;
 use super::index::{Block, Keyed, SegmentIndex, block_of};
 use super::lead::Lead;
 use super::listing::Figures;
-use super::reader::{EndHint, Segment, SegmentError};
+use super::outline::{Here, Outline, open_archived, outline_path};
+use super::reader::{EndHint, Fold, Segment, SegmentError};
 use super::scan::Found;
-use super::segment::SegmentHeader;
+use super::segment::{HeaderError, SegmentHeader};
 use super::segment_file::{Incarnation, SegmentFile};
 use super::view::{ActiveSegment, LogSummary, damaged, find_entry};
-use crate::fs::{Access, Disk, read_up_to};
+use crate::fs::{Access, Disk, File, read_exact_at, read_up_to};
 use crate::model::{Entry, LogId, VariantCount};
 
 /// A segment that is not written to any more.
@@ -52,6 +55,41 @@ pub struct Sealing {
     pub lead: Lead,
     /// Zeros, then the footer.
     pub bytes: Vec<u8>,
+}
+
+/// What was opened of a closed segment.
+pub enum Opened {
+    /// All of it.
+    Whole(Segment),
+    /// Its outline: its frames are in an archive alone.
+    Outline(Outline),
+}
+
+impl Opened {
+    /// Its footer, if it has a whole one.
+    pub fn footer(&self) -> Option<Footer<'_>> {
+        match self {
+            Self::Whole(segment) => segment.footer(),
+            Self::Outline(outline) => outline.footer(),
+        }
+    }
+
+    /// Its length.
+    pub fn segment_len(&self) -> u64 {
+        match self {
+            Self::Whole(segment) => segment.bytes().len() as u64,
+            Self::Outline(outline) => outline.len,
+        }
+    }
+
+    /// What comes of reading all its frames, where there is no whole footer.
+    pub(super) fn fold(&self, path: &Path) -> Result<Fold, SegmentError> {
+        match self {
+            Self::Whole(segment) => Ok(segment.fold()),
+            // One is only made with a whole footer.
+            Self::Outline(_) => Err(SegmentError::Archived { path: path.into() }),
+        }
+    }
 }
 
 /// Makes what a footer keeps of the entries' metrics, of which the log knows nothing.
@@ -205,7 +243,17 @@ impl ClosedSegment {
 
     /// Whether the file ends as a sealed one does. Reads the end only.
     pub fn has_trailer(&self, disk: &dyn Disk) -> io::Result<bool> {
-        let file = disk.open(&self.path, Access::Read)?;
+        let file = match disk.open(&self.path, Access::Read) {
+            Ok(file) if file.is_archived() => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Only what has one is let go.
+                return match disk.open(&outline_path(&self.path), Access::Read) {
+                    Ok(_) => Ok(true),
+                    Err(_) => Err(error),
+                };
+            }
+            opened => opened?,
+        };
         let mut magic = [0; footer::TRAILER_MAGIC.len()];
         let at = file.len()?.checked_sub(footer::TRAILER_LEN as u64);
         let Some(at) = at else { return Ok(false) };
@@ -226,11 +274,19 @@ impl ClosedSegment {
         let Some(block) = block_of(&index.blocks, id, self.frames_end) else {
             return unless_lost(None);
         };
-        let segment = self.open(disk)?;
-        let block = segment
-            .bytes()
-            .get(block.start as usize..block.end as usize);
-        find_entry(block.unwrap_or_default(), segment.seed(), id, &self.path).and_then(unless_lost)
+        let seed = Seed::new(self.header.salt);
+        let found = match self.open(disk)? {
+            Opened::Whole(segment) => {
+                let range = block.start as usize..block.end as usize;
+                let block = segment.bytes().get(range);
+                find_entry(block.unwrap_or_default(), seed, id, &self.path)
+            }
+            Opened::Outline(_) => {
+                let block = self.read_archived(disk, &block)?;
+                find_entry(&block, seed, id, &self.path)
+            }
+        };
+        found.and_then(unless_lost)
     }
 
     pub(super) fn add_to(
@@ -271,16 +327,58 @@ impl ClosedSegment {
         if let Some(active) = self.live() {
             return Ok(active.index().keyed.clone());
         }
-        let segment = self.open(disk)?;
-        Ok(match segment.footer() {
+        let opened = self.open(disk)?;
+        Ok(match opened.footer() {
             Some(footer) => footer.keyed().collect(),
-            None => segment.fold().index.keyed,
+            None => opened.fold(&self.path)?.index.keyed,
         })
     }
 
-    /// Its file.
-    pub fn open(&self, disk: &dyn Disk) -> Result<Segment, SegmentError> {
-        Segment::open(disk, &self.path, EndHint::At(self.frames_end))
+    /// Its file, or its outline.
+    pub fn open(&self, disk: &dyn Disk) -> Result<Opened, SegmentError> {
+        let mapped = match Here::find(disk, &self.path) {
+            Ok(Here::Outline(outline)) => return Ok(Opened::Outline(outline)),
+            Ok(Here::File(file)) => file.len().and_then(|len| file.map(len)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let (path, error) = (outline_path(&self.path), HeaderError::Unreadable);
+                return Err(SegmentError::Header { path, error });
+            }
+            Err(error) => Err(error),
+        };
+        let bytes = mapped.map_err(|error| self.failed(error))?;
+        let hint = EndHint::At(self.frames_end);
+        Segment::from_bytes(self.path.clone(), bytes, hint).map(Opened::Whole)
+    }
+
+    /// All of it, from an archive if it isn't here.
+    pub fn open_whole(&self, disk: &dyn Disk) -> Result<Segment, SegmentError> {
+        let file = self.open_archived(disk)?;
+        let mapped = file.len().and_then(|len| file.map(len));
+        let bytes = mapped.map_err(|error| self.failed(error))?;
+        let hint = EndHint::At(self.frames_end);
+        Segment::from_bytes(self.path.clone(), bytes, hint)
+    }
+
+    /// Its file, which is in an archive.
+    pub(super) fn open_archived(&self, disk: &dyn Disk) -> Result<Arc<dyn File>, SegmentError> {
+        open_archived(disk, &self.path).map_err(|error| self.failed(error))
+    }
+
+    fn read_archived(&self, disk: &dyn Disk, range: &Range<u64>) -> Result<Vec<u8>, SegmentError> {
+        let file = self.open_archived(disk)?;
+        let len = range.end.saturating_sub(range.start);
+        let len = usize::try_from(len).map_err(|error| self.failed(io::Error::other(error)))?;
+        let mut bytes = vec![0; len];
+        let read = read_exact_at(&*file, &mut bytes, range.start);
+        read.map_err(|error| self.failed(error))?;
+        Ok(bytes)
+    }
+
+    fn failed(&self, error: io::Error) -> SegmentError {
+        SegmentError::Io {
+            path: self.path.clone(),
+            error,
+        }
     }
 
     /// The length of its file, if nothing is written to it any more.
@@ -291,12 +389,8 @@ impl ClosedSegment {
         if let Some(len) = self.file_len.get() {
             return Ok(Some(*len));
         }
-        let opened = disk.open(&self.path, Access::Read);
-        let len = opened.and_then(|file| file.len());
-        let len = len.map_err(|error| SegmentError::Io {
-            path: self.path.clone(),
-            error,
-        })?;
+        let len = Here::find(disk, &self.path).and_then(|here| here.segment_len());
+        let len = len.map_err(|error| self.failed(error))?;
         Ok(Some(*self.file_len.get_or_init(|| len)))
     }
 
@@ -326,29 +420,29 @@ impl ClosedSegment {
     /// Where the frames of a variant's entries begin, rising; and what it cost to read that.
     pub(super) fn positions_of(
         &self,
-        segment: &Segment,
+        opened: &Opened,
         key: &str,
         reading: &mut Reading,
-    ) -> Vec<u64> {
-        let len = segment.bytes().len() as u64;
-        if let Some(footer) = segment.footer() {
+    ) -> Result<Vec<u64>, SegmentError> {
+        let len = opened.segment_len();
+        if let Some(footer) = opened.footer() {
             reading.bytes += len - footer.footer_start;
             let mut variants = footer.variants();
             let found = variants.find(|(name, ..)| *name == key);
-            return found.map_or_else(Vec::new, |(.., positions)| positions.collect());
+            return Ok(found.map_or_else(Vec::new, |(.., positions)| positions.collect()));
         }
         reading.bytes += len;
-        let index = segment.fold().index;
+        let index = opened.fold(&self.path)?.index;
         let found = index.variants.iter().find(|variant| &*variant.key == key);
-        found.map_or_else(Vec::new, |variant| variant.postings.iter().collect())
+        Ok(found.map_or_else(Vec::new, |variant| variant.postings.iter().collect()))
     }
 
     fn index(&self, disk: &dyn Disk) -> Result<&ClosedIndex, SegmentError> {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
-        let segment = self.open(disk)?;
-        let index = match segment.footer() {
+        let opened = self.open(disk)?;
+        let index = match opened.footer() {
             Some(footer) => ClosedIndex {
                 variants: footer
                     .variants()
@@ -365,11 +459,11 @@ impl ClosedSegment {
                 received_at_ms_min: footer.summary.received_at_ms_min,
                 received_at_ms_max: footer.summary.received_at_ms_max,
                 is_damaged: false,
-                read_bytes: segment.bytes().len() as u64 - footer.footer_start,
+                read_bytes: opened.segment_len() - footer.footer_start,
             },
             // Missing or damaged: the frames are the truth.
             None => {
-                let fold = segment.fold();
+                let fold = opened.fold(&self.path)?;
                 let index = fold.index;
                 ClosedIndex {
                     is_damaged: !fold.damages.is_empty(),
@@ -385,7 +479,7 @@ impl ClosedSegment {
                     received_at_ms_min: index.received_at_ms_min,
                     received_at_ms_max: index.received_at_ms_max,
                     blocks: index.blocks,
-                    read_bytes: segment.bytes().len() as u64,
+                    read_bytes: opened.segment_len(),
                 }
             }
         };

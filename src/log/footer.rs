@@ -181,9 +181,14 @@ impl<'a> Footer<'a> {
     /// Finds and checks the footer at the end of `segment`, a whole file whose header has this
     /// `salt`. `None` when there is none or when it is damaged.
     pub fn read(segment: &'a [u8], salt: u64) -> Option<Self> {
-        let (front, trailer) = segment.split_last_chunk::<TRAILER_LEN>()?;
+        Self::read_end(segment, 0, salt)
+    }
+
+    /// As [`Self::read`], where only the `end` of the segment is there, from this position on.
+    pub fn read_end(end: &'a [u8], position: u64, salt: u64) -> Option<Self> {
+        let (front, trailer) = end.split_last_chunk::<TRAILER_LEN>()?;
         let trailer = Trailer::decode(trailer).ok()?;
-        let footer_start = usize::try_from(trailer.footer_start).ok()?;
+        let footer_start = usize::try_from(trailer.footer_start.checked_sub(position)?).ok()?;
         let footer = front.get(footer_start..)?;
         let is_ours = trailer.salt == salt
             && trailer.frames_end <= trailer.footer_start

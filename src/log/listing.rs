@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::closed::ClosedSegment;
 use super::footer::{TRAILER_LEN, TRAILER_MAGIC};
+use super::outline::{Here, open_archived};
 use super::reader::SegmentError;
 use super::segment::{SEGMENT_HEADER_LEN, SegmentHeader};
 use super::view::ActiveSegment;
-use crate::fs::{Access, Disk, File, read_up_to};
+use crate::fs::{Disk, File, read_up_to};
 use crate::model::LogId;
 
 /// A segment of a log that is in use.
@@ -38,8 +39,8 @@ pub struct Figures {
 
 /// The file of a segment that is not written to any more.
 pub struct WholeFile {
-    /// The file.
-    pub file: Arc<dyn File>,
+    /// The file; `None` if its bytes are in an archive alone.
+    pub file: Option<Arc<dyn File>>,
     /// Its length.
     pub len: u64,
     /// Whether it ends as a sealed one does; else it is damaged.
@@ -81,6 +82,14 @@ impl SegmentRef {
         }
     }
 
+    /// Its file, which is in an archive.
+    pub fn open_archived(&self, disk: &dyn Disk) -> Result<Arc<dyn File>, SegmentError> {
+        open_archived(disk, self.path()).map_err(|error| SegmentError::Io {
+            path: self.path().to_path_buf(),
+            error,
+        })
+    }
+
     /// Its file, if nothing is written to it any more; `None` when something still is, or when the
     /// file there isn't its own: the experiment was deleted.
     pub fn whole_file(&self, disk: &dyn Disk) -> Result<Option<WholeFile>, SegmentError> {
@@ -98,12 +107,32 @@ impl SegmentRef {
 }
 
 fn open_whole(closed: &ClosedSegment, disk: &dyn Disk) -> io::Result<Option<WholeFile>> {
-    let file = disk.open(&closed.path, Access::Read)?;
+    let file = match Here::find(disk, &closed.path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let len = closed.frames_end;
+            return Ok(Some(WholeFile {
+                file: None,
+                len,
+                is_sealed: false,
+                tag: tag_of(&closed.header, len, &[]),
+            }));
+        }
+        Err(error) => return Err(error),
+        Ok(Here::File(file)) => file,
+        Ok(Here::Outline(outline)) => {
+            let is_own = outline.header.salt == closed.header.salt;
+            return Ok(is_own.then(|| WholeFile {
+                file: None,
+                len: outline.len,
+                is_sealed: true,
+                tag: tag_of(&outline.header, outline.len, outline.trailer()),
+            }));
+        }
+    };
     let mut header = [0; SEGMENT_HEADER_LEN as usize];
     let read = read_up_to(&*file, &mut header, 0)?;
     let found = SegmentHeader::decode(header.get(..read).unwrap_or_default());
-    let salt = closed.header.salt;
-    if found.is_ok_and(|found| found.header.salt != salt) {
+    if found.is_ok_and(|found| found.header.salt != closed.header.salt) {
         return Ok(None);
     }
     let len = file.len()?;
@@ -113,11 +142,16 @@ fn open_whole(closed: &ClosedSegment, disk: &dyn Disk) -> io::Result<Option<Whol
     let read = read_up_to(&*file, &mut trailer, at)?;
     let trailer = trailer.get(..read).unwrap_or_default();
     let is_sealed = read == TRAILER_LEN && trailer.starts_with(&TRAILER_MAGIC);
-    let tag = format!("{salt:016x}-{len:x}-{:08x}", crc32fast::hash(trailer));
     Ok(Some(WholeFile {
-        file,
+        file: Some(file),
         len,
         is_sealed,
-        tag,
+        tag: tag_of(&closed.header, len, trailer),
     }))
+}
+
+/// The same wherever the segment is.
+fn tag_of(header: &SegmentHeader, len: u64, trailer: &[u8]) -> String {
+    let salt = header.salt;
+    format!("{salt:016x}-{len:x}-{:08x}", crc32fast::hash(trailer))
 }

@@ -17,6 +17,7 @@ pub mod lead;
 pub mod listing;
 pub mod numbers;
 pub mod open;
+pub mod outline;
 pub mod planted;
 pub mod reader;
 pub mod record;

@@ -1,20 +1,21 @@
 //! Opening an experiment's log to go on writing it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::dropped::{DropMark, Dropped, unlink};
 use super::frame::FRAME_HEADER_LEN;
 use super::lead::Lead;
+use super::outline::Outline;
 use super::reader::{EndHint, Listed, Listing, Segment, SegmentError, list_log, list_segments};
 use super::scan::Damage;
 use super::segment::{
     HeaderError, Owner, Previous, SEGMENT_HEADER_LEN, SegmentHeader, segment_path,
 };
 use super::segment_file::{Incarnation, SegmentFile};
-use super::view::{ActiveSegment, ClosedSegment, LogView};
+use super::view::{ActiveSegment, ClosedSegment, LogView, Opened};
 use super::writer::{LogOptions, LogWriter, Resume, segment_id};
-use crate::fs::{Host, replace_file};
+use crate::fs::{Disk, Host, replace_file};
 use crate::model::LogId;
 
 /// A log that was opened.
@@ -215,7 +216,7 @@ impl Opening {
                         EndHint::At(end) => end,
                         // The next one doesn't know it: it was written anew by a repair, or
                         // is followed by damage. Its own footer says where its frames end.
-                        hint => Segment::open(&*host.disk, &segment.path, hint)?.frames_end,
+                        hint => frames_end(&*host.disk, segment, hint)?,
                     };
                     let path = dir.join(header.file_name());
                     let closed = ClosedSegment::new(header.clone(), path, end);
@@ -240,6 +241,11 @@ impl Opening {
             .closed
             .last()
             .map_or(0, |closed| closed.header.number + 1);
+        if let (Ok(header), false) = (&last.header, last.is_here) {
+            let outline = read_outline(&*host.disk, &last.path)?;
+            self.go_on_behind_outline(header, last.path.clone(), &outline, host);
+            return Ok(None);
+        }
         let opened = match last.header {
             Ok(_) => Segment::open(&*host.disk, &last.path, last.hint),
             Err(error) => Err(SegmentError::Header {
@@ -322,6 +328,36 @@ impl Opening {
         Ok(None)
     }
 
+    /// The log goes on in a new segment behind one whose bytes are in an archive alone. What was behind it
+    /// is lost: ids and sequence numbers of that are not given again.
+    fn go_on_behind_outline(
+        &mut self,
+        header: &SegmentHeader,
+        path: PathBuf,
+        outline: &Outline,
+        host: &Host,
+    ) {
+        let footer = outline.footer();
+        let end = footer
+            .as_ref()
+            .map_or(outline.footer_start, |footer| footer.frames_end);
+        let frame_count = footer.map_or(0, |footer| footer.summary.frame_count);
+        let last_sequence = header.first_sequence + u64::from(frame_count.saturating_sub(1));
+        self.last_id = id_of_now(host).max(header.last_id);
+        self.resume = Resume {
+            next_sequence: last_sequence + 1 + u64::from(u32::MAX),
+            next_number: header.number + 2,
+            previous: Some(Previous {
+                frames_end: end,
+                last_sequence,
+                salt: header.salt,
+            }),
+        };
+        let closed = ClosedSegment::new(header.clone(), path, end);
+        self.closed.push(Arc::new(closed));
+        self.has_lost_end = true;
+    }
+
     /// Nothing is given again of what was dropped, also where nothing is left behind it.
     fn go_on_behind(&mut self, dropped: &Dropped) {
         if let Some(last_id) = dropped.last_id() {
@@ -343,9 +379,14 @@ impl Opening {
         let Some(closed) = self.closed.last() else {
             return Ok(LogId::MIN);
         };
-        let hint = EndHint::At(closed.frames_end);
-        let fold = Segment::open(&*host.disk, &closed.path, hint)?.fold();
-        Ok(fold.last_id().unwrap_or(closed.header.last_id))
+        let last_id = match closed.open(&*host.disk)? {
+            Opened::Whole(segment) => segment.fold().last_id(),
+            Opened::Outline(outline) => {
+                let ids = outline.footer().and_then(|footer| footer.summary.ids());
+                ids.map(|(_, last)| last)
+            }
+        };
+        Ok(last_id.unwrap_or(closed.header.last_id))
     }
 
     fn unsealed(&self, host: &Host) -> Result<Vec<Arc<ClosedSegment>>, SegmentError> {
@@ -364,6 +405,23 @@ impl Opening {
         }
         Ok(unsealed)
     }
+}
+
+/// Where a segment's frames end, as it says itself.
+fn frames_end(disk: &dyn Disk, segment: &Listed, hint: EndHint) -> Result<u64, SegmentError> {
+    if segment.is_here {
+        return Ok(Segment::open(disk, &segment.path, hint)?.frames_end);
+    }
+    let outline = read_outline(disk, &segment.path)?;
+    let footer = outline.footer();
+    Ok(footer.map_or(outline.footer_start, |footer| footer.frames_end))
+}
+
+fn read_outline(disk: &dyn Disk, path: &Path) -> Result<Outline, SegmentError> {
+    Outline::read(disk, path).map_err(|error| SegmentError::Io {
+        path: path.to_path_buf(),
+        error,
+    })
 }
 
 fn newer(listed: &Listed) -> Option<SegmentError> {

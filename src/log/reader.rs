@@ -1,6 +1,7 @@
 //! Reading one segment: its bytes, where its frames end, its footer, its records. Nothing here
 //! can write.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use super::dropped::{DropMark, was_dropped};
 use super::footer::{Footer, footer_head, trailer_frames_end};
 use super::frame::{FrameHeader, Seed};
 use super::index::SegmentIndex;
+use super::outline::{self, Outline, outline_path, outlined_name};
 use super::record::Record;
 use super::scan::{Damage, DamageReason, End, Found, Scanner};
 use super::segment::{
@@ -46,6 +48,15 @@ pub enum SegmentError {
         path: PathBuf,
         /// Why.
         error: HeaderError,
+    },
+    /// Its bytes are in an archive alone, and what is asked for needs them.
+    #[error(
+        "{path}: its bytes are in the archive alone: give this command the archive's address, as s3://…, or ask \
+         the server"
+    )]
+    Archived {
+        /// Where its file was.
+        path: PathBuf,
     },
     /// Bytes among which an entry would be are damaged: whether it is there can't be told.
     #[error("{path}: damage where {id} would be")]
@@ -309,8 +320,14 @@ pub struct Listed {
     pub header: Result<SegmentHeader, HeaderError>,
     /// Where its frames end.
     pub hint: EndHint,
-    /// The file's length.
+    /// Its length.
     pub len: u64,
+    /// Whether its file is here: else its bytes are in an archive alone.
+    pub is_here: bool,
+    /// Whether an outline of it is here.
+    pub has_outline: bool,
+    /// How many bytes the file or the outline has.
+    pub local_len: u64,
 }
 
 impl Listed {
@@ -350,7 +367,10 @@ pub fn list_log(disk: &dyn Disk, dir: &Path) -> Result<Listing, SegmentError> {
     let mut leftovers = Vec::new();
     if let Some(dropped) = mark.known() {
         let covered = segments.extract_if(.., |segment| dropped.covers(segment));
-        leftovers.extend(covered.map(|segment| segment.path));
+        for segment in covered {
+            leftovers.extend(segment.has_outline.then(|| outline_path(&segment.path)));
+            leftovers.extend(segment.is_here.then_some(segment.path));
+        }
     }
     Ok(Listing {
         segments,
@@ -366,15 +386,34 @@ pub fn list_all(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError
         error,
     };
     let mut listed = Vec::new();
+    let mut names: BTreeMap<String, bool> = BTreeMap::new();
     for entry in disk.list(dir).map_err(|error| io_error(dir, error))? {
-        let Some(first_sequence) = first_sequence_of(&entry.name) else {
+        match outlined_name(&entry.name) {
+            Some(name) => *names.entry(name).or_default() = true,
+            None => _ = names.entry(entry.name).or_default(),
+        }
+    }
+    for (name, mut has_outline) in names {
+        let Some(first_sequence) = first_sequence_of(&name) else {
             continue;
         };
-        let path = dir.join(&entry.name);
-        let (header, len) = match read_header(disk, &path).map_err(|error| io_error(&path, error)) {
+        let path = dir.join(&name);
+        let mut is_here = true;
+        let read = read_header(disk, &path).map_err(|error| io_error(&path, error));
+        let (header, len, local_len) = match read {
             // Beside a server, which drops it.
             Err(error) if !disk.is_remote(dir) && was_dropped(disk, &error) => continue,
-            read => read?,
+            Err(error) => return Err(error),
+            Ok(Beginning::File(header, len)) => (header, len, len),
+            Ok(Beginning::Outline(head)) => {
+                is_here = false;
+                // It may have come since the folder was read.
+                has_outline = true;
+                match head {
+                    Some(head) => (Ok(head.header), head.len, head.file_len),
+                    None => (Err(HeaderError::Unreadable), 0, 0),
+                }
+            }
         };
         // A copy under another name would give its entries twice.
         let header = header.and_then(|header| match header.first_sequence == first_sequence {
@@ -387,6 +426,9 @@ pub fn list_all(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError
             header,
             hint: EndHint::FileEnd,
             len,
+            is_here,
+            has_outline,
+            local_len,
         });
     }
     listed.sort_by_key(|segment| segment.first_sequence);
@@ -406,15 +448,30 @@ pub fn list_all(disk: &dyn Disk, dir: &Path) -> Result<Vec<Listed>, SegmentError
     Ok(listed)
 }
 
-fn read_header(
-    disk: &dyn Disk,
-    path: &Path,
-) -> io::Result<(Result<SegmentHeader, HeaderError>, u64)> {
-    let file = disk.open(path, Access::Read)?;
+/// The beginning of a segment, and its length.
+enum Beginning {
+    File(Result<SegmentHeader, HeaderError>, u64),
+    /// `None` for one that is damaged.
+    Outline(Option<outline::Head>),
+}
+
+fn read_header(disk: &dyn Disk, path: &Path) -> io::Result<Beginning> {
+    let of_outline = || Outline::read_head(disk, path).map(Beginning::Outline);
+    let file = match disk.open(path, Access::Read) {
+        Ok(file) if !file.is_archived() => file,
+        Ok(_) => return of_outline(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match of_outline() {
+                Err(none) if none.kind() == io::ErrorKind::NotFound => Err(error),
+                read => read,
+            };
+        }
+        Err(error) => return Err(error),
+    };
     let mut head = [0; SEGMENT_HEADER_LEN as usize];
     let head_len = read_up_to(&*file, &mut head, 0)?;
     let read = SegmentHeader::decode(head.get(..head_len).unwrap_or_default());
-    Ok((read.map(|read| read.header), file.len()?))
+    Ok(Beginning::File(read.map(|read| read.header), file.len()?))
 }
 
 /// Where the frames end, as the beginning or the end of a damaged footer says.

@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::closed::ClosedSegment;
+use super::closed::{ClosedSegment, Opened};
 use super::cursor::Met;
 use super::index::{Block, variant_key_of};
 use super::listing::{Figures, SegmentRef};
@@ -142,7 +142,10 @@ impl LogView {
     pub fn timeline(&self, disk: &Arc<dyn Disk>, span: Span) -> Result<Timeline, SegmentError> {
         let mut timeline = Timeline::new(span);
         for segment in self.segments(0) {
-            let figures = segment.figures(&**disk)?;
+            let figures = match segment.figures(&**disk) {
+                Err(SegmentError::Header { .. }) => continue,
+                figures => figures?,
+            };
             let (min_ms, max_ms) = (figures.received_at_ms_min, figures.received_at_ms_max);
             if figures.count == 0 || !span.meets(min_ms, max_ms) {
                 continue;
@@ -203,17 +206,20 @@ impl LogView {
             }
             return Ok(());
         }
-        if let Some(few) = few_blocks(&index.blocks, figures, timeline.span) {
+        let opened = closed.open(&**disk)?;
+        // A plot isn't worth the way to an archive.
+        if let (Some(few), Opened::Whole(_)) =
+            (few_blocks(&index.blocks, figures, timeline.span), &opened)
+        {
             return self.add_read(few, disk, timeline);
         }
-        let segment = closed.open(&**disk)?;
-        if let Some(footer) = segment.footer() {
+        if let Some(footer) = opened.footer() {
             for (key, _, positions) in footer.variants() {
                 timeline.spread_blocks(key, positions, &index.blocks, (min_ms, max_ms));
             }
             return Ok(());
         }
-        for variant in &segment.fold().index.variants {
+        for variant in &opened.fold(&closed.path)?.index.variants {
             let positions = variant.postings.iter();
             timeline.spread_blocks(&variant.key, positions, &index.blocks, (min_ms, max_ms));
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-pub use super::closed::{ClosedSegment, MetricsFold, Sealing};
+pub use super::closed::{ClosedSegment, MetricsFold, Opened, Sealing};
 use super::cursor::{LogCursor, Part, Source};
 use super::dropped::{Dropped, was_dropped};
 use super::frame::{Frame, Seed};
@@ -201,6 +201,8 @@ impl LogView {
         let mut summary = LogSummary::default();
         for closed in segments.closed.iter() {
             match closed.add_to(disk, &mut summary) {
+                // An outline that is damaged: what it counts isn't known.
+                Err(SegmentError::Header { .. }) => {}
                 Err(error) if was_dropped(disk, &error) => {}
                 added => added?,
             }
@@ -237,6 +239,7 @@ impl LogView {
             }
             let keyed = match closed.keyed(disk) {
                 Err(error) if was_dropped(disk, &error) => break,
+                Err(SegmentError::Header { .. }) => Vec::new(),
                 keyed => keyed?,
             };
             count += keyed.len();

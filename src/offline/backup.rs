@@ -20,6 +20,7 @@ use crate::fs::{
 };
 use crate::journal::local::{LocalOptions, Parts, Resume, journal_dir};
 use crate::log::dropped::{DROPPED_FILE, was_dropped};
+use crate::log::outline::{Here, outline_path};
 use crate::log::reader::SegmentError;
 use crate::model::{Durability, Slug};
 
@@ -56,6 +57,8 @@ pub struct BackedUp {
     pub segments: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Segments whose bytes are in an archive alone: the copy has their outlines, and reads there, too.
+    pub archived_segments: u64,
     /// What isn't as it should be: it was copied as it is, or left out.
     pub findings: Vec<String>,
 }
@@ -232,6 +235,14 @@ impl Target {
                     write_new(&**disk, &to, bytes)?;
                     copied.bytes += len as u64;
                 }
+                Err(SegmentError::Archived { .. }) => {
+                    self.copy_outline(&segment.path, &parent(&to), &mut copied)?;
+                    continue;
+                }
+                Err(error @ SegmentError::Header { .. }) if !segment.is_here => {
+                    copied.findings.push(format!("{error}: left out"));
+                    continue;
+                }
                 Err(error @ SegmentError::Header { .. }) => {
                     copied.findings.push(format!("{error}: copied as it is"));
                     let file = disk.open(&segment.path, Access::Read)?;
@@ -303,6 +314,9 @@ impl Target {
                 continue;
             }
             let path = dir.join(&segment.file_name);
+            if self.copy_outline(&path, to, copied)? {
+                continue;
+            }
             let file = match wait_for(disk, &path, segment.bytes) {
                 Ok(Some(file)) => file,
                 Ok(None) => {
@@ -313,6 +327,10 @@ impl Target {
                     )));
                 }
                 Err(error) => {
+                    // Its server may have let it go meanwhile.
+                    if self.copy_outline(&path, to, copied)? {
+                        continue;
+                    }
                     let error = SegmentError::Io { path, error };
                     if was_dropped(disk, &error) {
                         continue;
@@ -325,6 +343,23 @@ impl Target {
             copied.bytes += segment.bytes;
         }
         Ok(())
+    }
+
+    /// Copies the outline of a segment whose bytes are in an archive alone to the folder `to`; says whether it
+    /// is one.
+    fn copy_outline(&self, path: &Path, to: &Path, copied: &mut BackedUp) -> io::Result<bool> {
+        let disk = &*self.host.disk;
+        let outline = match Here::find(disk, path) {
+            Ok(Here::Outline(outline)) => outline,
+            Ok(Here::File(_)) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let name = outline_path(path);
+        let to = to.join(name.file_name().unwrap_or_default());
+        write_new(disk, &to, &outline.encode())?;
+        copied.archived_segments += 1;
+        Ok(true)
     }
 
     /// What lies beside an experiment's segments; later than those, so that what was dropped meanwhile is
@@ -413,9 +448,10 @@ fn wait_for(disk: &dyn Disk, path: &Path, bytes: u64) -> io::Result<Option<Arc<d
         match disk.open(path, Access::Read) {
             Ok(file) if file.len()? >= bytes => return Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_let_go = matches!(Here::find(disk, path), Ok(Here::Outline(_)));
                 let path = path.to_path_buf();
                 let error = SegmentError::Io { path, error };
-                let is_gone = is_over || was_dropped(disk, &error);
+                let is_gone = is_over || is_let_go || was_dropped(disk, &error);
                 if let (true, SegmentError::Io { error, .. }) = (is_gone, error) {
                     return Err(error);
                 }

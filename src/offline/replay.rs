@@ -76,13 +76,20 @@ pub fn replay_watched(
 ) -> Result<Outcome, ReplayError> {
     let plan = source.plan();
     let mut outcome = Outcome::default();
-    for segment in source.segments_of(&plan, &selection.experiments)? {
-        let is_wanted = segment.slug.as_ref().is_none_or(|slug| {
+    let mut segments = source.segments_of(&plan, &selection.experiments)?;
+    segments.retain(|segment| {
+        segment.slug.as_ref().is_none_or(|slug| {
             selection.experiments.is_empty() || selection.experiments.contains(slug)
-        });
-        if !is_wanted {
-            continue;
+        })
+    });
+    // Before the first entry is given: what is only a part is not begun.
+    for segment in segments.iter().filter(|segment| !segment.is_here) {
+        let opened = source.open_wanted(segment, &plan, &selection.entries);
+        if let Err(error @ SegmentError::Archived { .. }) = opened {
+            return Err(OfflineError::from(error).into());
         }
+    }
+    for segment in segments {
         match source.open_wanted(&segment, &plan, &selection.entries) {
             Ok(None) => {}
             Ok(Some(open)) if selection.excludes(open.segment()) => {}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::archived::{log_dirs, named};
-use super::wanted::Wanted;
+use super::wanted::{Wanted, may_hold};
 use crate::experiment::folder::{
     LOCK_FILE, OpenError, experiments_dir, life_of, missing_journals, read_store_id,
 };
@@ -14,6 +14,7 @@ use crate::journal::local::journal_dir;
 use crate::journal::redo::{Life, Plan, SegmentPlan, is_dropped};
 use crate::journal::scan::{JournalDamage, JournalError, Lap, Purpose, read_laps};
 use crate::log::dropped::was_dropped;
+use crate::log::outline::{Outline, outline_path, outlined_name};
 use crate::log::reader::{EndHint, Listed, Listing, Segment, SegmentError, list_all, list_log};
 use crate::log::segment::{HeaderError, Owner, SegmentHeader, first_sequence_of, segment_path};
 use crate::log::select::Selection;
@@ -56,6 +57,8 @@ pub struct SourceSegment {
     pub len: u64,
     /// What is known of where its frames end.
     pub(super) hint: EndHint,
+    /// Whether its bytes are here, and not in an archive alone.
+    pub is_here: bool,
     /// The place in the journal's plan.
     journaled: Option<usize>,
     has_file: bool,
@@ -72,8 +75,9 @@ impl SourceSegment {
             header: listed.header,
             len: listed.len,
             hint: listed.hint,
+            is_here: listed.is_here,
             journaled: None,
-            has_file: true,
+            has_file: listed.is_here,
         }
     }
 }
@@ -135,9 +139,10 @@ impl Source {
             let places = dirs.into_iter().map(Place::Experiment).collect();
             return Self::with(disk, places, Some(path.to_path_buf()));
         }
-        let has_segments = entries
-            .iter()
-            .any(|entry| first_sequence_of(&entry.name).is_some());
+        let has_segments = entries.iter().any(|entry| {
+            let outlined = outlined_name(&entry.name);
+            first_sequence_of(outlined.as_ref().unwrap_or(&entry.name)).is_some()
+        });
         let store_dir = store_of(&*disk, path)?;
         if !has_segments && store_dir.is_none() {
             return Err(OfflineError::NotOurs(path.to_path_buf()));
@@ -287,6 +292,14 @@ impl Source {
         plan: &Plan<'_>,
         selection: &Selection,
     ) -> Result<Option<Wanted>, SegmentError> {
+        if !segment.is_here
+            && let Ok(outline) = Outline::read(&*self.disk, &segment.path)
+            && outline
+                .footer()
+                .is_some_and(|footer| !may_hold(&footer, selection))
+        {
+            return Ok(None);
+        }
         match (self.is_archive, &segment.header) {
             (true, Ok(_)) => Wanted::read(&*self.disk, &segment.path, segment.hint, selection),
             _ => Ok(Some(Wanted::whole(self.open_segment(segment, plan)?))),
@@ -302,6 +315,17 @@ impl Source {
         if let Err(error @ HeaderError::Elsewhere(_)) = segment.header {
             let path = segment.path.clone();
             return Err(SegmentError::Header { path, error });
+        }
+        if !segment.is_here {
+            return Err(match &segment.header {
+                Ok(_) => SegmentError::Archived {
+                    path: segment.path.clone(),
+                },
+                Err(error) => SegmentError::Header {
+                    path: outline_path(&segment.path),
+                    error: *error,
+                },
+            });
         }
         let journaled = segment
             .journaled
@@ -421,6 +445,7 @@ impl Source {
                     header: Err(HeaderError::Elsewhere(_)),
                     ..
                 }) => {}
+                Some(segment) if !segment.is_here => {}
                 Some(segment) => {
                     let salt = segment.header.as_ref().map(|header| header.salt);
                     // A file that was begun may not have its header yet.
@@ -437,6 +462,7 @@ impl Source {
                     header: journaled_header(journaled),
                     len: 0,
                     hint: EndHint::FileEnd,
+                    is_here: true,
                     journaled: Some(at),
                     has_file: false,
                 }),
@@ -484,6 +510,7 @@ impl Source {
             header,
             len,
             hint: EndHint::Unknown,
+            is_here: true,
             journaled: None,
             has_file: true,
         }

@@ -11,6 +11,7 @@ use crate::experiment::folder::OLDER_JOURNAL;
 use crate::fs::{Disk, parent};
 use crate::journal::checkpoint::WRITE_OUT_INTERVAL;
 use crate::log::dropped::{DROPPED_FILE, DROPPED_LOCALLY_FILE, DropMark};
+use crate::log::outline::{Outline, outline_path};
 use crate::log::reader::{Fold, Segment, SegmentError};
 use crate::log::scan::{Damage, DamageReason};
 use crate::log::segment::HeaderError;
@@ -31,6 +32,10 @@ pub struct Report {
     /// Bytes of tails that were still being written when they were copied, and belong to no
     /// acknowledged entry as far as can be told.
     pub torn_bytes: u64,
+    /// Segments whose bytes are in an archive alone, which isn't looked at.
+    pub archived_segments: u64,
+    /// Their entries.
+    pub archived_entries: u64,
     /// Segments that retention dropped.
     pub dropped_segments: u64,
     /// Their entries.
@@ -94,17 +99,18 @@ pub fn verify_source(source: &Source) -> Result<Report, OfflineError> {
                 if source.has_older_journal(&segment, &open, &plan) {
                     report.find(&segment.path, OLDER_JOURNAL.into());
                 }
-                let is_neighbour = |(before, _): &&(SourceSegment, u64)| {
-                    before.path.parent() == segment.path.parent()
-                };
-                match before.as_ref().filter(is_neighbour) {
-                    Some(before) => report.check_order(&segment, before),
-                    None if source.has_whole_logs() => {
-                        report.check_first(source.disk(), &segment)?
-                    }
-                    None => {}
-                }
+                report.check_place(source, &segment, before.as_ref())?;
                 report.check_segment(&open)
+            }
+            Err(SegmentError::Archived { .. }) => {
+                report.segment_count -= 1;
+                report.check_place(source, &segment, before.as_ref())?;
+                report.note_archived(source.disk(), &segment)
+            }
+            // Its outline is: no bytes are lost by that.
+            Err(error) if !segment.is_here => {
+                report.find(&outline_path(&segment.path), error.to_string());
+                0
             }
             Err(error) if source.was_dropped(&error) => {
                 report.segment_count -= 1;
@@ -170,6 +176,40 @@ impl Report {
             let what = "the footer doesn't fit the frames; it is rebuilt when read";
             self.find(&segment.path, what.into());
         }
+    }
+
+    /// Takes note of a segment of which the outline is here; says which sequence number comes next.
+    fn note_archived(&mut self, disk: &dyn Disk, segment: &SourceSegment) -> u64 {
+        let outline = match Outline::read(disk, &segment.path) {
+            Ok(outline) => outline,
+            Err(error) => {
+                self.find(&outline_path(&segment.path), error.to_string());
+                return 0;
+            }
+        };
+        let Some(summary) = outline.footer().map(|footer| footer.summary) else {
+            return 0;
+        };
+        self.archived_segments += 1;
+        self.archived_entries += summary.entry_count;
+        outline.header.first_sequence + u64::from(summary.frame_count)
+    }
+
+    /// Whether a segment follows the one before it, or is a log's first.
+    fn check_place(
+        &mut self,
+        source: &Source,
+        segment: &SourceSegment,
+        before: Option<&(SourceSegment, u64)>,
+    ) -> Result<(), OfflineError> {
+        let is_neighbour =
+            |(before, _): &&(SourceSegment, u64)| before.path.parent() == segment.path.parent();
+        match before.filter(is_neighbour) {
+            Some(before) => self.check_order(segment, before),
+            None if source.has_whole_logs() => self.check_first(source.disk(), segment)?,
+            None => {}
+        }
+        Ok(())
     }
 
     /// Whether a segment follows the one before it.

@@ -175,14 +175,7 @@ impl<'a> Sparse<'a> {
     /// The ranges of frames in which something may be selected; `None` if nothing is.
     fn wanted(&self, selection: &Selection) -> Option<Vec<Range<u64>>> {
         let footer = Footer::read(&self.bytes, self.salt)?;
-        let summary = footer.summary;
-        let (min_ms, max_ms) = (summary.received_at_ms_min, summary.received_at_ms_max);
-        let (first, last) = summary.ids()?;
-        let before_first = LogId::from_u128(first.as_u128().saturating_sub(1));
-        let after_last = LogId::from_u128(last.as_u128().saturating_add(1));
-        if !selection.meets_times(min_ms, max_ms)
-            || !selection.meets_ids(before_first, Some(after_last))
-        {
+        if !may_hold(&footer, selection) {
             return None;
         }
         let mut ranges = blocks(&footer, selection);
@@ -193,6 +186,21 @@ impl<'a> Sparse<'a> {
         let joined = join(ranges);
         (!joined.is_empty()).then_some(joined)
     }
+}
+
+/// Whether anything in a segment with this footer may be selected.
+pub fn may_hold(footer: &Footer<'_>, selection: &Selection) -> bool {
+    let summary = footer.summary;
+    let Some((first, last)) = summary.ids() else {
+        return false;
+    };
+    let before_first = LogId::from_u128(first.as_u128().saturating_sub(1));
+    let after_last = LogId::from_u128(last.as_u128().saturating_add(1));
+    selection.meets_times(summary.received_at_ms_min, summary.received_at_ms_max)
+        && selection.meets_ids(before_first, Some(after_last))
+        && footer
+            .variants()
+            .any(|(key, ..)| selection.takes_variant(|| key))
 }
 
 /// The blocks whose ids may be selected.

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -53,6 +53,16 @@ impl S3 {
             address,
             dir,
         })
+    }
+
+    /// The address of the object that it keeps in a file.
+    pub fn address_of(&self, file: &Path) -> String {
+        let below = file
+            .strip_prefix(self.dir.path())
+            .unwrap()
+            .to_str()
+            .unwrap();
+        format!("s3://{}", below.strip_suffix("._S3rver_object").unwrap())
     }
 
     /// The files in which it keeps the segments' bytes, in order.

@@ -58,6 +58,7 @@ mod model;
 mod offline;
 mod offline_damage;
 mod openapi;
+mod outlined;
 mod overload;
 mod package;
 mod planted;

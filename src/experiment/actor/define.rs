@@ -73,7 +73,7 @@ impl Actor {
         let bytes_on_disk = blocking(move || {
             let listed = crate::log::reader::list_segments(&*disk, &dir);
             let listed = listed.map_err(|error| io::Error::other(error.to_string()))?;
-            Ok::<_, io::Error>(listed.iter().map(|segment| segment.len).sum())
+            Ok::<_, io::Error>(listed.iter().map(|segment| segment.local_len).sum())
         })
         .await?;
         let definition = self.file.definition.clone();

@@ -190,6 +190,7 @@ impl Listed {
                 SegmentState::Active => "active",
                 SegmentState::Sealing => "sealing",
                 SegmentState::Sealed => "sealed",
+                SegmentState::Archived => "archived",
                 SegmentState::Unsealed => "unsealed",
             },
             entries: figures.map(|figures| figures.count),
