@@ -119,6 +119,7 @@ codes! {
     Internal INTERNAL_SERVER_ERROR "internal",
     Overloaded SERVICE_UNAVAILABLE "overloaded",
     StorageFailed SERVICE_UNAVAILABLE "storage_failed",
+    JournalUnavailable SERVICE_UNAVAILABLE "journal_unavailable",
     ShuttingDown SERVICE_UNAVAILABLE "shutting_down",
     StorageFull INSUFFICIENT_STORAGE "storage_full",
 }
@@ -195,7 +196,7 @@ impl ApiError {
             headers.insert(RETRY_AFTER, seconds.unwrap_or(u64::MAX).max(1).into());
         }
         match self.code {
-            Code::Overloaded | Code::ShuttingDown => {
+            Code::Overloaded | Code::JournalUnavailable | Code::ShuttingDown => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Code::ApiKeyMissing | Code::ApiKeyInvalid => {

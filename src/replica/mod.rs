@@ -48,6 +48,7 @@
 
 pub mod error;
 pub mod jetstream;
+pub mod keys;
 pub mod message;
 pub mod node;
 pub mod notes;
@@ -62,6 +63,7 @@ pub mod stream;
 
 pub use error::{ReplicaError, Stopped};
 pub use jetstream::{JetStream, JetStreamOptions};
+pub use keys::KeyBucket;
 pub use node::{Replica, ReplicaHealth, ReplicaOptions};
 pub use notes::StartError;
 pub use shard::Pace;
