@@ -81,7 +81,7 @@
 //! | [`auth`] | whose request it is, and what it may do; the key file | experiments, logs |
 //! | `archive` (a feature) | sealed segments on object storage: uploads beside a store, and a disk to read them by | HTTP, keys |
 //! | [`offline`] | replay, verify, repair, backup and inspect from files alone | HTTP, a runtime |
-//! | `replica` (a feature) | a store on several nodes, ordered by a replicated stream | HTTP, keys, files: it asks the store |
+//! | `replica` (a feature) | a store on several nodes, ordered by a replicated stream | HTTP, files: it asks the store |
 //! | [`experiment`] | the store, and an actor for each experiment in use: the only place where async meets the log | HTTP, keys |
 //! | [`journal`] | what makes a group of entries durable; redo; checkpoints | experiments, a runtime |
 //! | [`mod@log`] | frames, segments, their index, readers and the writer | the journal, a runtime |

@@ -49,23 +49,32 @@ pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<KeyRecord>>> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes?,
     };
+    decode(&bytes).map(Some)
+}
+
+/// The keys in such a file's bytes.
+pub fn decode(bytes: &[u8]) -> io::Result<Vec<KeyRecord>> {
     // The format first: it says how the rest is to be read, the checksum too.
-    if let Ok(Version { format }) = serde_json::from_slice(&bytes)
+    if let Ok(Version { format }) = serde_json::from_slice(bytes)
         && format > FORMAT
     {
         return Err(invalid(format!(
             "format {format} is newer than this program"
         )));
     }
-    let file: KeyFile = json_file::decode(&bytes).map_err(invalid)?;
-    Ok(Some(file.keys))
+    let file: KeyFile = json_file::decode(bytes).map_err(invalid)?;
+    Ok(file.keys)
 }
 
 /// Replaces the file, durably.
 pub fn write(disk: &dyn Disk, path: &Path, keys: Vec<KeyRecord>) -> io::Result<()> {
+    replace_file(disk, path, &encode(keys)?)
+}
+
+/// The bytes of a file with these keys.
+pub fn encode(keys: Vec<KeyRecord>) -> io::Result<Vec<u8>> {
     let format = FORMAT;
-    let bytes = json_file::encode(&KeyFile { format, keys }).map_err(invalid)?;
-    replace_file(disk, path, &bytes)
+    json_file::encode(&KeyFile { format, keys }).map_err(invalid)
 }
 
 fn invalid(error: impl std::fmt::Display) -> io::Error {

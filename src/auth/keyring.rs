@@ -14,6 +14,7 @@ use wildmatch::WildMatch;
 
 use super::keyfile::{self, KeyRecord};
 use super::session::{Holder, Sessions};
+use super::shared::SharedKeys;
 use super::{AuthError, Principal, Scope};
 use crate::entry_json::rfc3339_ms;
 use crate::fs::Host;
@@ -46,6 +47,9 @@ pub enum KeyringError {
         "this is the last admin key for all experiments that doesn't end: make another one first"
     )]
     LastAdmin,
+    /// Another server that shares its keys with this one began with another text.
+    #[error("the keys have another TRIALOG_BOOTSTRAP_KEY already: give that one, or none")]
+    OtherBootstrap,
     /// There are as many keys as there may be.
     #[error("there are {KEYS_MAX} keys already: revoke some first")]
     TooMany,
@@ -55,6 +59,9 @@ pub enum KeyringError {
     /// The disk failed.
     #[error("writing the keys failed: {0}")]
     Io(io::Error),
+    /// They are shared, and where they are can't be reached.
+    #[error("the keys that are shared can't be reached, nothing was changed: {0}")]
+    NotReached(io::Error),
 }
 
 /// A key to be made.
@@ -94,21 +101,25 @@ pub struct KeyInfo {
 pub struct Keyring {
     host: Host,
     path: PathBuf,
-    keys: RwLock<HashMap<Box<str>, Key>>,
-    /// Held while the file is replaced.
-    changing: Mutex<()>,
+    keys: RwLock<Keys>,
+    /// Held while the file is replaced: which revision of the keys that are shared it has.
+    pub(super) changing: Mutex<u64>,
+    /// Where they are, if several servers share them.
+    pub(super) shared: Option<Box<dyn SharedKeys>>,
     /// Of those who signed in with a key.
     pub(super) sessions: Sessions,
 }
+
+pub(super) type Keys = HashMap<Box<str>, Key>;
 
 /// A key.
 #[derive(Clone)]
 pub(super) struct Key {
     /// Its place in the order in which they were made, which a clock set back doesn't change.
     place: u64,
-    record: KeyRecord,
+    pub(super) record: KeyRecord,
     sha256: [u8; 32],
-    principal: Arc<Principal>,
+    pub(super) principal: Arc<Principal>,
 }
 
 impl Keyring {
@@ -123,18 +134,13 @@ impl Keyring {
         };
         let records = keyfile::read(&*host.disk, &path).map_err(|error| bad(&error))?;
         let is_known = records.is_some();
-        let mut keys = HashMap::new();
-        for (place, record) in (0..).zip(records.unwrap_or_default()) {
-            let id: Box<str> = record.id.as_str().into();
-            let key =
-                Key::new(place, record).ok_or_else(|| bad(&format!("key {id} has no SHA-256")))?;
-            keys.insert(id, key);
-        }
+        let keys = keyed(records.unwrap_or_default()).map_err(|why| bad(&why))?;
         let keyring = Self {
             host: host.clone(),
             path,
             keys: RwLock::new(keys),
             changing: Mutex::default(),
+            shared: None,
             sessions: Sessions::default(),
         };
         Ok((keyring, is_known))
@@ -254,17 +260,17 @@ impl Keyring {
 
     /// Revokes a key: in force, and durable, when this returns.
     pub fn revoke(&self, id: &str) -> Result<(), KeyringError> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut keys = self.snapshot();
-        let removed = keys.remove(id).ok_or(KeyringError::UnknownKey)?;
-        // One that ends some day would leave nobody then.
-        let manages = |key: &Key| {
-            key.record.expires_at_ms.is_none() && key.principal.may_manage_keys().is_ok()
-        };
-        if manages(&removed) && !keys.values().any(manages) {
-            return Err(KeyringError::LastAdmin);
-        }
-        self.replace(keys)
+        self.change(|keys| {
+            let removed = keys.remove(id).ok_or(KeyringError::UnknownKey)?;
+            // One that ends some day would leave nobody then.
+            let manages = |key: &Key| {
+                key.record.expires_at_ms.is_none() && key.principal.may_manage_keys().is_ok()
+            };
+            if manages(&removed) && !keys.values().any(manages) {
+                return Err(KeyringError::LastAdmin);
+            }
+            Ok(())
+        })
     }
 
     /// Writes down when the keys were last used, if any was since this was last done.
@@ -294,29 +300,33 @@ impl Keyring {
             last_used_at_ms: None,
             sha256: hex(&Sha256::digest(text.as_bytes())),
         };
-        let info = KeyInfo::of(&record);
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut keys = self.snapshot();
-        if keys.len() >= KEYS_MAX {
-            return Err(KeyringError::TooMany);
-        }
-        let id = record.id.as_str().into();
-        let place = keys.values().map(|key| key.place + 1).max();
-        let key = Key::new(place.unwrap_or(0), record).ok_or(KeyringError::UnknownKey)?;
-        keys.insert(id, key);
-        self.replace(keys)?;
-        Ok(info)
+        self.change(|keys| {
+            if keys.len() >= KEYS_MAX {
+                return Err(KeyringError::TooMany);
+            }
+            let id: Box<str> = record.id.as_str().into();
+            let place = keys.values().map(|key| key.place + 1).max();
+            let key = Key::new(place.unwrap_or(0), record.clone());
+            let key = key.ok_or(KeyringError::UnknownKey)?;
+            match keys.get(&id) {
+                // Ids are random, but for this one.
+                Some(there) if there.sha256 != key.sha256 => Err(KeyringError::OtherBootstrap),
+                _ => {
+                    keys.insert(id, key);
+                    Ok(())
+                }
+            }
+        })?;
+        Ok(KeyInfo::of(&record))
     }
 
-    fn snapshot(&self) -> HashMap<Box<str>, Key> {
+    pub(super) fn snapshot(&self) -> Keys {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         keys.clone()
     }
 
-    fn replace(&self, keys: HashMap<Box<str>, Key>) -> Result<(), KeyringError> {
-        let records = in_order(&keys).into_iter();
-        let records = records.map(Key::record_now).collect();
-        keyfile::write(&*self.host.disk, &self.path, records).map_err(KeyringError::Io)?;
+    pub(super) fn replace(&self, keys: Keys) -> Result<(), KeyringError> {
+        keyfile::write(&*self.host.disk, &self.path, records(&keys)).map_err(KeyringError::Io)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
@@ -342,7 +352,22 @@ impl Keyring {
     }
 }
 
-fn in_order(keys: &HashMap<Box<str>, Key>) -> Vec<&Key> {
+/// Keys in the order of their records; says which one can't be.
+pub(super) fn keyed(records: Vec<KeyRecord>) -> Result<Keys, String> {
+    let keyed = (0..).zip(records).map(|(place, record)| {
+        let id: Box<str> = record.id.as_str().into();
+        let key = Key::new(place, record).ok_or_else(|| format!("key {id} has no SHA-256"))?;
+        Ok((id, key))
+    });
+    keyed.collect()
+}
+
+/// What is kept of the keys.
+pub(super) fn records(keys: &Keys) -> Vec<KeyRecord> {
+    in_order(keys).into_iter().map(Key::record_now).collect()
+}
+
+fn in_order(keys: &Keys) -> Vec<&Key> {
     let mut keys: Vec<_> = keys.values().collect();
     keys.sort_by_key(|key| key.place);
     keys

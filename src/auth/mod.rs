@@ -3,9 +3,11 @@
 mod keyfile;
 mod keyring;
 mod session;
+mod shared;
 
 pub use keyring::{KeyInfo, Keyring, KeyringError, NewKey, check_own_key};
 pub use session::{Holder, SESSION_COOKIE, SESSION_SECONDS};
+pub use shared::SharedKeys;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -11,6 +11,7 @@ mod events;
 mod experiment;
 mod human;
 mod inspect;
+mod journal;
 mod key;
 mod noop;
 mod output;

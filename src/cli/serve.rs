@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{ArgAction, CommandFactory, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +15,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
 
 use super::human::{millis, seconds, size};
+use super::journal::{self, Where};
 use super::settings::{self, Settings};
 use super::supervisor::Supervisor;
 use super::words::{Form, Level};
@@ -79,6 +80,18 @@ pub struct Args {
     #[arg(long, env = "TRIALOG_SEGMENT_BYTES", value_name = "BYTES", default_value = "64MiB",
         value_parser = size(4096..=1 << 31))]
     segment_bytes: u64,
+    /// Where an entry is before it is acknowledged: in this store alone (`local`), or on most of the servers
+    /// of a NATS JetStream cluster that several nodes share: nats://HOST:PORT,HOST:PORT,…
+    #[arg(
+        long,
+        env = "TRIALOG_JOURNAL",
+        value_name = "WHERE",
+        default_value = "local"
+    )]
+    journal: Where,
+    #[cfg(feature = "nats")]
+    #[command(flatten)]
+    stream: journal::StreamArgs,
     /// The size up to which each of the journal's two files grows.
     #[arg(long, env = "TRIALOG_JOURNAL_BYTES", value_name = "BYTES", default_value = "64MiB",
         value_parser = size(1 << 20..=1 << 32))]
@@ -306,6 +319,9 @@ async fn run_server(
     let signals = reload::Signals::new()?;
 
     let own_key = own_first_key()?;
+    if args.journal == Where::Local {
+        journal::check_local(&args.data)?;
+    }
     #[cfg(feature = "archive")]
     let archive = args.archive.as_deref().map(Archive::open).transpose()?;
     let options = store_options(&args);
@@ -319,11 +335,29 @@ async fn run_server(
     }
     let opening = host.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(options, opening)).await??;
-    let (keyring, has_keys) = Keyring::open(&host, &args.data)?;
+    let store = Arc::new(store);
+    #[cfg_attr(not(feature = "nats"), expect(unused_mut))]
+    let (mut keyring, mut has_keys) = Keyring::open(&host, &args.data)?;
+    #[cfg(feature = "nats")]
+    let joined = match &args.journal {
+        Where::Local => None,
+        Where::Nats(servers) => {
+            Some(journal::join(servers, &args.stream, &store, &mut keyring).await?)
+        }
+    };
+    let state = AppState::new(store, keyring, limits);
+    #[cfg(feature = "nats")]
+    let (state, keys) = match joined {
+        None => (state, None),
+        Some(joined) => {
+            has_keys = joined.has_keys;
+            (state.with_replica(joined.replica), Some(joined.keys))
+        }
+    };
     if !has_keys {
-        make_first(&host, &store, &keyring, &args.data, own_key).await?;
+        make_first(&host, &state, &args.data, own_key).await?;
     }
-    let state = Arc::new(AppState::new(store, keyring, limits));
+    let state = Arc::new(state);
     #[cfg(feature = "archive")]
     let keeper = match (archive, archived) {
         (Some(archive), Some(archived)) => {
@@ -366,6 +400,10 @@ async fn run_server(
     let mut beside = JoinSet::new();
     beside.spawn(keep_retaining(state.store.clone(), args.retention_interval));
     beside.spawn(keep_used(state.clone()));
+    #[cfg(feature = "nats")]
+    if let Some(keys) = keys {
+        beside.spawn(keys.follow(state.keyring.clone()));
+    }
     beside.spawn(reloading.run(signals));
     serve_tls(listener, server_tls, state.clone(), shutdown).await;
     beside.shutdown().await;
@@ -375,7 +413,7 @@ async fn run_server(
         tokio::task::spawn_blocking(move || keeper.stop()).await?;
     }
     write_used(&state).await;
-    state.store.shutdown().await;
+    state.shutdown().await;
     watched.abort();
     info!("bye");
     Ok(Outcome::Done)
@@ -541,12 +579,11 @@ fn own_first_key() -> Result<Option<String>> {
 /// The first admin key, and an experiment to try things with.
 async fn make_first(
     host: &Host,
-    store: &Store,
-    keyring: &Keyring,
+    state: &AppState,
     dir: &Path,
     own_key: Option<String>,
 ) -> Result<()> {
-    if store.slugs(None, 1).is_empty() {
+    if state.store.slugs(None, 1).is_empty() {
         let variant = |key: &str| Variant {
             key: key.into(),
             weight: None,
@@ -557,10 +594,12 @@ async fn make_first(
             description: Some("made at the first start, to try things with".into()),
             ..Definition::default()
         };
-        store.define(&Slug::parse(DEMO)?, definition).await?;
+        let made = state.define(&Slug::parse(DEMO)?, definition).await;
+        made.map_err(|refused| anyhow!("{}", refused.message))?;
     }
     // The file before the key is in force: a start that is killed in between does it again.
     let path = dir.join("admin.key");
+    let keyring = &state.keyring;
     keyring.create_first(own_key, |key| {
         replace_file(&*host.disk, &path, format!("{key}\n").as_bytes())
     })?;

@@ -120,6 +120,7 @@ codes! {
     ArchiveUnavailable SERVICE_UNAVAILABLE "archive_unavailable",
     Overloaded SERVICE_UNAVAILABLE "overloaded",
     StorageFailed SERVICE_UNAVAILABLE "storage_failed",
+    JournalUnavailable SERVICE_UNAVAILABLE "journal_unavailable",
     ShuttingDown SERVICE_UNAVAILABLE "shutting_down",
     StorageFull INSUFFICIENT_STORAGE "storage_full",
 }
@@ -196,7 +197,7 @@ impl ApiError {
             headers.insert(RETRY_AFTER, seconds.unwrap_or(u64::MAX).max(1).into());
         }
         match self.code {
-            Code::Overloaded | Code::ShuttingDown => {
+            Code::Overloaded | Code::JournalUnavailable | Code::ShuttingDown => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Code::ApiKeyMissing | Code::ApiKeyInvalid => {

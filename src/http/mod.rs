@@ -26,6 +26,7 @@ mod server;
 mod service;
 pub mod tls;
 mod unparsed;
+mod writes;
 
 pub use handlers::openapi::DOCUMENT;
 pub use handlers::report::DAMAGED_PLACES;

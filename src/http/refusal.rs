@@ -6,6 +6,8 @@ use super::error::{ApiError, Code};
 use super::metrics::Limit;
 use crate::auth::{AuthError, Denied, KeyringError};
 use crate::experiment::{AppendError, OverBudget, ReadError, StoreError};
+#[cfg(feature = "nats")]
+use crate::replica::ReplicaError;
 
 /// So long who was refused for the archive's sake waits.
 const ARCHIVE_WAIT: Duration = Duration::from_secs(10);
@@ -78,6 +80,26 @@ impl From<StoreError> for ApiError {
     }
 }
 
+#[cfg(feature = "nats")]
+impl From<ReplicaError> for ApiError {
+    fn from(error: ReplicaError) -> Self {
+        match error {
+            ReplicaError::Append(error) => error.into(),
+            ReplicaError::Store(error) => error.into(),
+            ReplicaError::Overloaded => overloaded(Limit::Mailbox),
+            ReplicaError::TooLarge { .. } => Self::new(Code::BodyTooLarge, error.to_string()),
+            ReplicaError::Unsettled => Self::new(Code::JournalUnavailable, error.to_string()),
+            // Which shard, and why, is for the operator.
+            ReplicaError::Stopped(_) => {
+                let message = "this node takes nothing for this experiment until its operator has \
+                               looked at it; nothing was stored, ask another node";
+                Self::new(Code::JournalUnavailable, message).with_detail(error)
+            }
+            ReplicaError::ShuttingDown => shutting_down(),
+        }
+    }
+}
+
 impl From<OverBudget> for ApiError {
     fn from(_: OverBudget) -> Self {
         overloaded(Limit::InflightBytes)
@@ -112,6 +134,11 @@ impl From<KeyringError> for ApiError {
             KeyringError::UnknownKey => Code::KeyNotFound,
             KeyringError::LastAdmin => Code::LastAdminKey,
             KeyringError::TooMany => Code::TooManyKeys,
+            KeyringError::OtherBootstrap => return Self::internal(error),
+            KeyringError::NotReached(_) => {
+                let message = "the keys are shared, and where they are can't be reached: try again";
+                return Self::new(Code::JournalUnavailable, message).with_detail(error);
+            }
             KeyringError::Io(_) | KeyringError::BadFile(_) => return Self::internal(error),
         };
         Self::new(code, error.to_string())

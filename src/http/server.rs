@@ -43,6 +43,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct AppState {
     /// The store.
     pub store: Arc<Store>,
+    /// What has its writes ordered among those of other nodes, where there are some.
+    #[cfg(feature = "nats")]
+    pub(super) replica: Option<crate::replica::Replica>,
     /// The keys.
     pub keyring: Arc<Keyring>,
     /// The bounds: see [`Self::limits`].
@@ -70,9 +73,11 @@ pub struct AppState {
 
 impl AppState {
     /// The state of a server for this store.
-    pub fn new(store: Store, keyring: Keyring, limits: Limits) -> Self {
+    pub fn new(store: impl Into<Arc<Store>>, keyring: Keyring, limits: Limits) -> Self {
         Self {
-            store: Arc::new(store),
+            store: store.into(),
+            #[cfg(feature = "nats")]
+            replica: None,
             keyring: Arc::new(keyring),
             metrics: HttpMetrics::new(),
             peers: Arc::default(),

@@ -162,6 +162,11 @@ impl JetStream {
         })
     }
 
+    /// The connection that it uses.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     fn subject(&self, shard: u16) -> String {
         format!("{}.{shard}", self.name)
     }
@@ -378,7 +383,7 @@ async fn make(
 }
 
 /// Waits before the next try; that there is none is an error.
-async fn retry(
+pub(super) async fn retry(
     options: &JetStreamOptions,
     until: Instant,
     error: String,

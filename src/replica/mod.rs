@@ -43,11 +43,14 @@
 //! | one experiment's bad files hold up no other | [`place()`](place::place) passes over it, and the log says so |
 //! | everything is bounded | requests by each shard's channel and the budget of bytes in flight, a message by what the stream takes |
 //!
+//! API keys are no part of the chain: they are one value that nodes change in turns ([`keys`]).
+//!
 //! The stream itself is a trait ([`stream`]): JetStream in use ([`jetstream`]), and in tests a simulated one that
 //! refuses, delays, forgets to answer and is cut off, as a seed says (`sim`).
 
 pub mod error;
 pub mod jetstream;
+pub mod keys;
 pub mod message;
 pub mod node;
 pub mod notes;
@@ -62,6 +65,7 @@ pub mod stream;
 
 pub use error::{ReplicaError, Stopped};
 pub use jetstream::{JetStream, JetStreamOptions};
+pub use keys::KeyBucket;
 pub use node::{Replica, ReplicaHealth, ReplicaOptions};
 pub use notes::StartError;
 pub use shard::Pace;

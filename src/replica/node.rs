@@ -16,7 +16,7 @@ use super::position::shard_of;
 use super::shard::{Pace, Shard, Status};
 use super::stream::Stream;
 use crate::experiment::{Appended, BytePermit, Defined, Store};
-use crate::model::{Definition, NewEntry, Slug};
+use crate::model::{Definition, LogId, NewEntry, Slug};
 
 /// Requests that may wait for one shard.
 const REQUESTS_MAX: usize = 8192;
@@ -155,6 +155,27 @@ impl Replica {
             reply,
         };
         self.ask(slug, request).await
+    }
+
+    /// Returns once this node has placed as much of an experiment as has this id, or a later one.
+    pub async fn await_id(&self, slug: &Slug, id: LogId) {
+        let number = shard_of(slug, self.identity.shard_count);
+        let Some(shard) = self.shards.get(usize::from(number)) else {
+            return;
+        };
+        let mut status = shard.status.clone();
+        loop {
+            status.borrow_and_update();
+            // An error: it isn't there yet, perhaps.
+            if let Ok(description) = self.store.describe(slug).await
+                && description.last_entry.is_some_and(|(last, _)| last >= id)
+            {
+                return;
+            }
+            if status.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Where it is placed.

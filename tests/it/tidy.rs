@@ -35,7 +35,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         &["experiment", "fs", "json_file", "log", "model"],
     ),
     // Behind a feature: orders what a store on several nodes is asked for.
-    ("replica", &["experiment", "json_file", "log", "model"]),
+    (
+        "replica",
+        &["auth", "experiment", "json_file", "log", "model"],
+    ),
     (
         "offline",
         &[
@@ -61,6 +64,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "metrics",
             "model",
             "percent",
+            // Behind a feature.
+            "replica",
             "stats",
         ],
     ),

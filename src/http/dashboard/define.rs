@@ -75,7 +75,7 @@ async fn make(state: &AppState, seen: &Seen, fields: &Fields) -> ApiResult<Slug>
         let message = "there is an experiment of this name already";
         return Err(ApiError::new(Code::BadDefinition, message));
     }
-    state.store.define(&slug, definition_of(fields)?).await?;
+    state.define(&slug, definition_of(fields)?).await?;
     Ok(slug)
 }
 

@@ -118,7 +118,10 @@ fn protect(response: &mut Response<Body>) {
 /// What the store can't do now.
 fn trouble(state: &AppState) -> Option<&'static str> {
     match state.store.health() {
-        StoreHealth::Ready => None,
+        StoreHealth::Ready => state.away().map(|_| {
+            "This node can't reach the other nodes' journal, or has yet to catch up with it: entries may be \
+             refused. Reading goes on."
+        }),
         StoreHealth::StorageFull => Some(
             "The disk is full: entries are refused until there is room again. Reading goes on.",
         ),

@@ -61,8 +61,7 @@ impl One {
         .await?;
         let nesting_max = self.limits.nesting_max;
         let (entry, permit) = check(body, self.keys, nesting_max, permit).await?;
-        let appended = state.store.append_batch(&self.slug, vec![entry], permit);
-        let appended = appended.await?;
+        let appended = state.append(&self.slug, vec![entry], permit).await?;
         let id = appended.ids.first().ok_or(AppendError::Failed)?;
 
         const BEGIN: &[u8] = br#"{"success":true,"logId":""#;
@@ -90,14 +89,9 @@ pub async fn batch(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> 
     let (body, permit) = body::read(body, coding, len_max, state, &limits).await?;
     let (batch, permit) = check_batch(body, shape, keys, limits.nesting_max, permit).await?;
     let places = batch.places();
-    let appended = state.store.append_batch(&slug, batch.entries, permit).await;
+    let appended = state.append(&slug, batch.entries, permit).await;
     let appended = appended.map_err(|error| {
-        let position = match &error {
-            AppendError::UnknownVariant { position, .. }
-            | AppendError::TooManyVariants { position }
-            | AppendError::KeyConflict { position } => Some(*position),
-            _ => None,
-        };
+        let position = error.position();
         let mut refused = ApiError::from(error);
         if let Some(position) = position {
             refused.message = format!("{}: {}", places.name(position), refused.message).into();

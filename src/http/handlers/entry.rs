@@ -25,7 +25,13 @@ pub async fn get(state: &AppState, asked: Asked) -> ApiResult<Response<Body>> {
         .as_deref()
         .and_then(|id| id.parse().ok())
         .ok_or_else(unknown)?;
-    let entry = state.store.get(slug, id).await?.ok_or_else(unknown)?;
+    let entry = match state.store.get(slug, id).await? {
+        Some(entry) => entry,
+        None => {
+            state.await_id(slug, id).await;
+            state.store.get(slug, id).await?.ok_or_else(unknown)?
+        }
+    };
     let mut text = Vec::with_capacity(entry.body.len() + 160);
     EntryWriter::default().write(&mut text, slug, id, entry.received_at_ms, &entry.body);
     Ok(reply::json(StatusCode::OK, text))

@@ -98,7 +98,7 @@ pub async fn define(state: &AppState, asked: Asked) -> ApiResult<Response<Body>>
     let (body, _permit) = body::read(body, coding, len_max, state, &limits).await?;
     let Object::<DefinitionRequest>(request) = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(Code::BadDefinition, error.to_string()))?;
-    let defined = state.store.define(&slug, request.into_definition()).await?;
+    let defined = state.define(&slug, request.into_definition()).await?;
     let status = if defined.created {
         StatusCode::CREATED
     } else {
@@ -115,7 +115,7 @@ pub async fn delete(state: &AppState, asked: Asked) -> ApiResult<Response<Body>>
         let message = format!("deleting can't be undone: say ?confirm={slug}");
         return Err(ApiError::new(Code::ConfirmMissing, message));
     }
-    state.store.delete(slug).await?;
+    state.delete(slug).await?;
     Ok(reply::json(StatusCode::OK, r#"{"success":true}"#))
 }
 

@@ -115,11 +115,18 @@ pub async fn check_bound(
     name: &str,
     bound: Option<LogId>,
 ) -> ApiResult<()> {
-    match bound {
-        Some(id) if id != LogId::MIN && !state.store.knows(slug, id).await? => Err(bad(format!(
+    let Some(id) = bound.filter(|id| *id != LogId::MIN) else {
+        return Ok(());
+    };
+    if state.store.knows(slug, id).await? {
+        return Ok(());
+    }
+    state.await_id(slug, id).await;
+    match state.store.knows(slug, id).await? {
+        true => Ok(()),
+        false => Err(bad(format!(
             "{name}: no entry of this experiment has the log id {id}; is it another experiment's?"
         ))),
-        _ => Ok(()),
     }
 }
 

@@ -15,10 +15,13 @@ pub fn status(state: &AppState, action: Action) -> ApiResult<Response<Body>> {
     }
     let durability = state.store.durability().as_str();
     let reason = match state.store.health() {
-        StoreHealth::Ready => {
-            let text = format!(r#"{{"status":"ok","durability":"{durability}"}}"#);
-            return Ok(reply::json(StatusCode::OK, text));
-        }
+        StoreHealth::Ready => match state.away() {
+            Some(away) => away,
+            None => {
+                let text = format!(r#"{{"status":"ok","durability":"{durability}"}}"#);
+                return Ok(reply::json(StatusCode::OK, text));
+            }
+        },
         StoreHealth::StorageFull => "storage_full",
         StoreHealth::OutOfDescriptors => "out_of_descriptors",
         StoreHealth::StorageFailed => "storage_failed",

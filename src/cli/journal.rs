@@ -1,0 +1,157 @@
+//! `--journal`: where an entry is before it is acknowledged.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Result, ensure};
+
+/// The folder in a store that follows a stream, where it notes how far.
+const FOLLOWS: &str = "replica";
+
+/// Where an entry is before it is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Where {
+    /// In this store's own journal.
+    Local,
+    /// On most servers of a NATS JetStream cluster.
+    #[cfg(feature = "nats")]
+    Nats(Vec<String>),
+}
+
+impl FromStr for Where {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "local" {
+            return Ok(Self::Local);
+        }
+        match text.strip_prefix("nats://") {
+            Some(servers) => nats(servers),
+            None => Err("it is local, or nats://HOST:PORT,HOST:PORT,…".into()),
+        }
+    }
+}
+
+/// A store that follows a stream takes nothing by itself: its log would be another one than the other nodes'.
+pub fn check_local(dir: &Path) -> Result<()> {
+    ensure!(
+        !dir.join(FOLLOWS).exists(),
+        "{} is a node of a replicated store: start it with the --journal nats://… that it had",
+        dir.display()
+    );
+    Ok(())
+}
+
+#[cfg(not(feature = "nats"))]
+fn nats(_: &str) -> Result<Where, String> {
+    Err(
+        "this trialog was built without the feature `nats`: use local, or build it with \
+         `cargo build --release --features nats`"
+            .into(),
+    )
+}
+
+#[cfg(feature = "nats")]
+pub use replicated::{StreamArgs, join};
+
+#[cfg(feature = "nats")]
+fn nats(servers: &str) -> Result<Where, String> {
+    let servers: Vec<String> = servers.split(',').map(str::to_owned).collect();
+    match servers.iter().any(String::is_empty) {
+        true => Err("between its commas are HOST:PORT, of each NATS server".into()),
+        false => Ok(Where::Nats(servers)),
+    }
+}
+
+#[cfg(feature = "nats")]
+mod replicated {
+    use std::sync::Arc;
+
+    use anyhow::Result;
+
+    use crate::auth::Keyring;
+    use crate::experiment::Store;
+    use crate::replica::{JetStream, JetStreamOptions, KeyBucket, Pace, Replica, ReplicaOptions};
+
+    /// Which stream.
+    #[derive(Debug, clap::Args)]
+    pub struct StreamArgs {
+        /// With --journal nats://…: the stream's name. All nodes of a store name the same; the first one makes it.
+        #[arg(
+            long,
+            env = "TRIALOG_JOURNAL_STREAM",
+            value_name = "NAME",
+            default_value = "trialog"
+        )]
+        journal_stream: String,
+        /// With --journal nats://…: on how many servers each entry is to be, when the stream is made.
+        #[arg(long, env = "TRIALOG_JOURNAL_REPLICAS", value_name = "COUNT", default_value_t = 3,
+            value_parser = clap::value_parser!(u8).range(1..=5))]
+        journal_replicas: u8,
+        /// With --journal nats://…: how many subjects experiments are spread over. The same on all nodes, for ever.
+        #[arg(long, env = "TRIALOG_JOURNAL_SHARDS", value_name = "COUNT", default_value_t = 64,
+            value_parser = clap::value_parser!(u16).range(1..=4096))]
+        journal_shards: u16,
+    }
+
+    /// A node of a replicated store.
+    pub struct Joined {
+        /// The node.
+        pub replica: Replica,
+        /// Where the keys are that it shares with the others.
+        pub keys: KeyBucket,
+        /// Whether there were keys.
+        pub has_keys: bool,
+    }
+
+    /// Makes a store one of the nodes of a stream: it follows the stream from now on, and has its keys.
+    pub async fn join(
+        servers: &[String],
+        args: &StreamArgs,
+        store: &Arc<Store>,
+        keyring: &mut Keyring,
+    ) -> Result<Joined> {
+        let options = JetStreamOptions {
+            servers: servers.iter().map(|at| format!("nats://{at}")).collect(),
+            stream: args.journal_stream.clone(),
+            shard_count: args.journal_shards,
+            replicas: args.journal_replicas.into(),
+            ..JetStreamOptions::default()
+        };
+        let stream = JetStream::connect(options.clone()).await?;
+        let keys = KeyBucket::open(&stream, &options).await?;
+        let has_keys = keyring.share(Box::new(keys.clone()))?;
+        let following = ReplicaOptions {
+            stream: options.stream,
+            shard_count: options.shard_count,
+            pace: Pace::default(),
+        };
+        let replica = Replica::start(store.clone(), Arc::new(stream), following).await?;
+        Ok(Joined {
+            replica,
+            keys,
+            has_keys,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_local_or_a_list_of_servers() {
+        assert_eq!("local".parse(), Ok(Where::Local));
+        for bad in ["", "remote", "http://a", "nats://", "nats://a,,b"] {
+            assert!(bad.parse::<Where>().is_err(), "{bad}");
+        }
+        let servers = "nats://a:4222,user:password@b".parse::<Where>();
+        #[cfg(feature = "nats")]
+        assert_eq!(
+            servers,
+            Ok(Where::Nats(vec!["a:4222".into(), "user:password@b".into()]))
+        );
+        #[cfg(not(feature = "nats"))]
+        assert!(servers.unwrap_err().contains("--features nats"));
+    }
+}

@@ -1,0 +1,313 @@
+//! A store on three nodes over three real NATS servers, started by `deploy/cluster-demo.sh`: what one node takes
+//! all have, whatever is killed, stopped or cut off meanwhile. Needs the feature `nats`; where no NATS server is
+//! installed, these tests say `NOT RUN`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+#[path = "it/client.rs"]
+#[allow(dead_code)]
+mod client;
+#[path = "cluster/demo.rs"]
+mod demo;
+#[path = "cluster/link.rs"]
+mod link;
+#[path = "cluster/load.rs"]
+mod load;
+#[path = "it/server.rs"]
+#[allow(dead_code)]
+mod server;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use demo::{Demo, KEY};
+use link::Link;
+use load::{Acknowledged, Load};
+use server::{Answer, Client, PATIENCE, Server};
+
+/// How long a node is stopped, or cut off.
+const AWAY: Duration = Duration::from_secs(20);
+
+fn ask_with(node: SocketAddr, key: &str, method: &str, path: &str, body: &str) -> Answer {
+    let headers = [
+        ("x-api-key", key),
+        ("content-type", "application/json"),
+        ("accept", "application/x-ndjson, application/json"),
+    ];
+    let mut client = Client::connect(node).expect("it listens");
+    client
+        .send(method, path, &headers, body.as_bytes())
+        .expect("it answers")
+}
+
+fn ask(node: SocketAddr, method: &str, path: &str, body: &str) -> Answer {
+    ask_with(node, KEY, method, path, body)
+}
+
+/// Asks again until it is so.
+fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What all of these nodes have of an experiment, once they have the same.
+fn log_of(nodes: &[SocketAddr], slug: &str, count: usize) -> String {
+    let path = format!("/experiment/{slug}/logs");
+    wait_until("all nodes have the same entries", || {
+        let logs = nodes.iter().map(|node| {
+            let answer = ask(*node, "GET", &path, "");
+            (answer.status == 200 && !answer.is_cut)
+                .then(|| String::from_utf8(answer.body).unwrap())
+        });
+        let logs: Option<Vec<String>> = logs.collect();
+        let mut logs = logs?;
+        logs.dedup();
+        match logs.as_slice() {
+            [log] if log.lines().count() >= count => logs.pop(),
+            _ => None,
+        }
+    })
+}
+
+/// Each acknowledged entry is there once, with its id; nothing is there twice; ids rise.
+fn check(log: &str, slug: &str, acknowledged: &BTreeMap<u64, Acknowledged>) {
+    let mut found = HashMap::new();
+    let mut last = String::new();
+    for line in log.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        let id = entry["logId"].as_str().unwrap().to_owned();
+        let n = entry["input"]["n"].as_u64().unwrap();
+        assert!(id > last, "{id} comes behind {last}");
+        last.clone_from(&id);
+        let before = found.insert(n, id.clone());
+        assert!(
+            before.is_none(),
+            "entry {n} is there twice: {before:?}, {id}"
+        );
+    }
+    for (n, sent) in acknowledged.iter().filter(|(_, sent)| sent.slug == slug) {
+        assert_eq!(found.get(n), Some(&sent.id), "entry {n}");
+    }
+}
+
+#[test]
+fn what_one_node_takes_all_have() {
+    let Some(mut demo) = Demo::start() else {
+        return;
+    };
+    let [a, b, c] = [1, 2, 3].map(|node| demo.address(node));
+    // Definitions.
+    let made = ask(a, "PUT", "/experiment/search", r#"{"variants":["A","B"]}"#);
+    assert_eq!(made.status, 201, "{made:?}");
+    for node in [b, c] {
+        wait_until("the definition is everywhere", || {
+            let seen = ask(node, "GET", "/experiment/search", "");
+            (seen.status == 200).then_some(())
+        });
+    }
+    let again = ask(
+        b,
+        "PUT",
+        "/experiment/search",
+        r#"{"variants":["A","B","C"]}"#,
+    );
+    assert_eq!(again.status, 200, "{again:?}");
+    // Entries: an id is found on another node at once, also as where a page begins.
+    let body = r#"{"variantKey":"A","input":{"query":"here"}}"#;
+    for (takes, has) in [(a, b), (b, c), (c, a)].repeat(10) {
+        let answer = ask(takes, "POST", "/experiment/search/log", body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let id = answer.json()["logId"].as_str().unwrap().to_owned();
+        let entry = ask(has, "GET", &format!("/experiment/search/log/{id}"), "");
+        assert_eq!(entry.status, 200, "{entry:?}");
+        let page = ask(
+            has,
+            "GET",
+            &format!("/experiment/search/logs?after={id}"),
+            "",
+        );
+        assert_eq!(page.status, 200, "{page:?}");
+    }
+    assert_eq!(log_of(&[a, b, c], "search", 30).lines().count(), 30);
+    // A retry at another node.
+    let keyed = |node: SocketAddr| {
+        let headers = [
+            ("x-api-key", KEY),
+            ("content-type", "application/json"),
+            ("idempotency-key", "once"),
+        ];
+        let mut client = Client::connect(node).unwrap();
+        let answer = client.send("POST", "/experiment/search/log", &headers, body.as_bytes());
+        answer.unwrap().json()["logId"].clone()
+    };
+    assert_eq!(keyed(a), keyed(b));
+    assert_eq!(log_of(&[a, b, c], "search", 31).lines().count(), 31);
+    // Keys.
+    let new = r#"{"name":"reader","scopes":["read"]}"#;
+    let made = ask(b, "POST", "/keys", new);
+    assert_eq!(made.status, 201, "{made:?}");
+    let (text, id) = (made.json()["key"].clone(), made.json()["id"].clone());
+    let (text, id) = (text.as_str().unwrap(), id.as_str().unwrap());
+    let status = |node| ask_with(node, text, "GET", "/experiment/search", "").status;
+    for node in [a, b, c] {
+        wait_until("the key is known", || (status(node) == 200).then_some(()));
+    }
+    let revoked = ask(c, "DELETE", &format!("/keys/{id}"), "");
+    assert_eq!(revoked.status, 200, "{revoked:?}");
+    for node in [a, b, c] {
+        wait_until("the key is revoked", || (status(node) == 401).then_some(()));
+    }
+    // Deletion, and another life.
+    let deleted = ask(c, "DELETE", "/experiment/search?confirm=search", "");
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+    for node in [a, b] {
+        wait_until("it is gone everywhere", || {
+            let seen = ask(node, "GET", "/experiment/search", "");
+            (seen.status == 404).then_some(())
+        });
+    }
+    let made = ask(a, "PUT", "/experiment/search", r#"{"variants":["A"]}"#);
+    assert_eq!(made.status, 201, "{made:?}");
+    wait_until("its second life is everywhere", || {
+        (ask(b, "GET", "/experiment/search", "").status == 200).then_some(())
+    });
+    assert_eq!(ask(b, "POST", "/experiment/search/log", body).status, 200);
+    assert_eq!(log_of(&[a, b, c], "search", 1).lines().count(), 1);
+    // By itself a node would write another log than the others.
+    demo.end();
+    let (status, words) = Server::try_start(&demo.store(1), &[]).err().unwrap();
+    assert_eq!(status.code(), Some(1), "{words}");
+    assert!(words.contains("is a node of a replicated store"), "{words}");
+}
+
+#[test]
+fn whatever_is_killed_stopped_or_cut_off_nothing_acknowledged_is_lost_or_doubled() {
+    let Some(mut demo) = Demo::start() else {
+        return;
+    };
+    let links: Vec<Link> = demo.nats().into_iter().map(Link::to).collect();
+    let ends: Vec<SocketAddr> = links.iter().map(|link| link.address).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let fourth_store = folder.path().join("node-4");
+    let fourth = demo.another_node(&fourth_store, &ends);
+    let mut nodes: Vec<SocketAddr> = [1, 2, 3].map(|node| demo.address(node)).into();
+    nodes.push(fourth.address);
+    let slugs = ["first", "second", "third"];
+    for slug in slugs {
+        let made = ask(
+            nodes[0],
+            "PUT",
+            &format!("/experiment/{slug}"),
+            r#"{"variants":["A"]}"#,
+        );
+        assert_eq!(made.status, 201, "{made:?}");
+    }
+    let load = Load::start(&nodes, &slugs);
+    load.wait_for(100);
+    let tell = |what: &str| {
+        load.wait_for(100);
+        eprintln!(
+            "{what}: at most {:?} without an acknowledgement",
+            load.longest_pause()
+        );
+    };
+    tell("nothing");
+    for n in 1..=3 {
+        demo.signal(&format!("nats-{n}"), "-KILL");
+        tell(&format!("nats-{n} killed"));
+    }
+    for n in 1..=3 {
+        demo.signal(&format!("node-{n}"), "-KILL");
+        tell(&format!("node-{n} killed"));
+    }
+    demo.signal("node-2", "-STOP");
+    let begun = Instant::now();
+    while begun.elapsed() < AWAY {
+        load.wait_for(10);
+    }
+    demo.signal("node-2", "-CONT");
+    tell("node-2 stopped");
+    links.iter().for_each(Link::cut);
+    let begun = Instant::now();
+    while begun.elapsed() < AWAY {
+        load.wait_for(10);
+    }
+    let refused = ask(fourth.address, "GET", "/ready", "");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    links.iter().for_each(Link::heal);
+    tell("node-4 cut off");
+    // Without a quorum nobody takes anything, and everybody answers.
+    let acknowledged = load.end();
+    for n in [1, 2] {
+        demo.signal(&format!("nats-{n}"), "-STOP");
+    }
+    for node in &nodes {
+        let body = r#"{"variantKey":"A","input":{"n":1000000000}}"#;
+        let answer = ask(*node, "POST", "/experiment/first/log", body);
+        answer.assert_error(503, "journal_unavailable", "", "without a quorum");
+        assert!(answer.header("retry-after").is_some());
+        assert_eq!(ask(*node, "GET", "/experiment/first/logs", "").status, 200);
+    }
+    for n in [1, 2] {
+        demo.signal(&format!("nats-{n}"), "-CONT");
+    }
+    let begun = Instant::now();
+    let more = Load::start(&nodes, &["second"]);
+    more.wait_for(1);
+    eprintln!(
+        "a quorum again: {:?} until an acknowledgement",
+        begun.elapsed()
+    );
+    more.wait_for(100);
+    drop(more.end());
+    // What was answered 503 may have come to stand since; as often as it was sent, at most.
+    let logs = slugs.map(|slug| {
+        let count = acknowledged
+            .values()
+            .filter(|sent| sent.slug == slug)
+            .count();
+        (slug, log_of(&nodes, slug, count))
+    });
+    for (slug, log) in &logs {
+        if *slug == "third" {
+            check(log, slug, &acknowledged);
+        }
+        let lines: Vec<&str> = log.lines().collect();
+        let (mine, rest): (Vec<&str>, Vec<&str>) = lines
+            .iter()
+            .partition(|line| !line.contains(r#""n":1000000000}"#));
+        assert!(rest.len() <= nodes.len(), "{rest:?}");
+        if *slug == "first" {
+            check(&mine.join("\n"), slug, &acknowledged);
+        }
+    }
+    eprintln!("{} entries acknowledged", acknowledged.len());
+    fourth.kill();
+    demo.end();
+    let replayed = |dir: &Path| demo.replayed(dir);
+    let files = replayed(&demo.store(1));
+    for dir in [demo.store(2), demo.store(3), fourth_store] {
+        assert!(
+            replayed(&dir) == files,
+            "{} has other entries",
+            dir.display()
+        );
+    }
+    for (_, log) in &logs {
+        for line in log.lines() {
+            assert!(files.contains(line), "{line}");
+        }
+    }
+}
