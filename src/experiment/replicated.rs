@@ -302,6 +302,7 @@ impl Store {
                 }
                 _ => PlaceError::Io(error),
             },
+            ReadError::ArchiveUnavailable(_) => PlaceError::Io(io::Error::other(error)),
             ReadError::UnknownExperiment | ReadError::Damaged(_) => {
                 PlaceError::Unreadable(error.to_string())
             }
