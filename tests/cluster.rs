@@ -24,6 +24,7 @@ mod server;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use demo::{Demo, KEY};
@@ -31,6 +32,8 @@ use link::Link;
 use load::{Acknowledged, Load};
 use server::{Answer, Client, PATIENCE, Server};
 
+/// Two clusters at the same time would only wait for each other.
+static ALONE: Mutex<()> = Mutex::new(());
 /// How long a node is stopped, or cut off.
 const AWAY: Duration = Duration::from_secs(20);
 
@@ -104,6 +107,7 @@ fn check(log: &str, slug: &str, acknowledged: &BTreeMap<u64, Acknowledged>) {
 
 #[test]
 fn what_one_node_takes_all_have() {
+    let _alone = ALONE.lock();
     let Some(mut demo) = Demo::start() else {
         return;
     };
@@ -194,6 +198,7 @@ fn what_one_node_takes_all_have() {
 
 #[test]
 fn whatever_is_killed_stopped_or_cut_off_nothing_acknowledged_is_lost_or_doubled() {
+    let _alone = ALONE.lock();
     let Some(mut demo) = Demo::start() else {
         return;
     };
