@@ -215,8 +215,7 @@ mod tests {
         keyrings[1].create_first(own("b"), |_| Ok(())).unwrap();
         keyrings[2].create_first(own("b"), |_| Ok(())).unwrap();
         assert_eq!(keyrings[2].list().len(), 2);
-        let (late, _) = Keyring::open(&machines[0].host(), Path::new("/late")).unwrap();
-        let mut late = late;
+        let (mut late, _) = Keyring::open(&SimMachine::new(4, 512).host(), Path::new("/")).unwrap();
         late.shared = Some(Box::new(place.clone()));
         let refused = late.create_first(own("c"), |_| Ok(())).unwrap_err();
         assert!(matches!(refused, KeyringError::OtherBootstrap), "{refused}");
