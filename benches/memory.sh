@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A server's memory while it is loaded for a long time: a row for each tenth of it, and a plot, benches/memory.svg.
 # Segments are small, so that all that a long run does (roll, seal, checkpoint, drop) is done often, and each
-# experiment keeps its last MiB: what there is of them levels off. On an idle machine; some 20 GB of disk. Needs
+# experiment keeps its last 256 KiB: what there is of them levels off. On an idle machine; some 20 GB of disk. Needs
 # gnuplot, jq and curl. Loopback only.
 #   benches/memory.sh [minutes] [experiments]
 set -euo pipefail
@@ -16,13 +16,13 @@ cat >"$dir/entry" <<'JSON'
 {"variantKey":"A","input":{"query":"What are the latest AI advancements?"},"output":{"response":"Recent AI advancements include improvements in large language models and generative AI."},"metrics":{"latency_ms":123,"token_count":78,"user_rating":5},"context":{"session_id":"session_abc_123","environment":"production"}}
 JSON
 
-"$trialog" serve --data "$dir/store" --listen 127.0.0.1:0 --segment-bytes 262144 >/dev/null 2>"$dir/log" & server=$!
+"$trialog" serve --data "$dir/store" --listen 127.0.0.1:0 --segment-bytes 131072 >/dev/null 2>"$dir/log" & server=$!
 pids+=($server)
 until url=http://$(sed -n 's/.*address=\([0-9.:]*\).*/\1/p' "$dir/log") && [ "$url" != http:// ] &&
   curl -sf -o /dev/null "$url/ready"; do sleep 0.01; done
 key=$(cat "$dir/store/admin.key")
 curl -sf -o /dev/null -X PUT -H "x-api-key: $key" -H 'content-type: application/json' \
-  -d '{"openVariants":true,"retention":{"maxBytes":1048576}}' "$url/experiment/load-[0-$((experiments - 1))]"
+  -d '{"openVariants":true,"retention":{"maxBytes":262144}}' "$url/experiment/load-[0-$((experiments - 1))]"
 
 "$trialog" bench --server "$url" --api-key "$key" --experiment load --experiments "$experiments" --clients 256 \
   --entry "$dir/entry" --warm-up 5 --duration "$seconds" --json "$dir/json" >/dev/null 2>"$dir/words" & load=$!
