@@ -9,6 +9,7 @@ mod client_tls;
 mod completions;
 mod events;
 mod experiment;
+mod first;
 mod human;
 mod inspect;
 mod journal;

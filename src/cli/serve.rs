@@ -2,36 +2,36 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{ArgAction, CommandFactory, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::level_filters::LevelFilter;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::human::{millis, seconds, size};
 use super::journal::{self, Where};
 use super::settings::{self, Settings};
 use super::supervisor::Supervisor;
 use super::words::{Form, Level};
-use super::{Cli, Outcome, child, output, reload, tls_files};
+use super::{Cli, Outcome, child, first, output, reload, tls_files};
 #[cfg(feature = "archive")]
 use crate::archive::{
     Archive,
     keeper::Keeper,
     read_through::{READERS_MAX, ReadThrough},
 };
-use crate::auth::{Keyring, check_own_key};
+use crate::auth::Keyring;
 use crate::experiment::repeats::Window;
 use crate::experiment::{Store, StoreHealth, StoreOptions, keep_retaining};
-use crate::fs::{Host, real, replace_file};
+use crate::fs::real;
 use crate::http::{AppState, Limits, serve_tls};
-use crate::model::{Definition, Durability, Slug, Variant};
+use crate::model::Durability;
 
 /// Descriptors kept for files; connections may have the rest, and always some.
 const FILE_DESCRIPTORS: u64 = 1008;
@@ -40,7 +40,6 @@ const CONNECTIONS_MIN: u64 = 16;
 const KEEP_USED_EVERY: Duration = Duration::from_secs(60);
 /// Threads for what blocks, at most.
 const BLOCKING_THREADS: usize = 16;
-const DEMO: &str = "demo";
 const YEAR: Duration = Duration::from_secs(31_536_000);
 
 /// Run the appliance.
@@ -318,7 +317,7 @@ async fn run_server(
     let mut terminate = signal(SignalKind::terminate())?;
     let signals = reload::Signals::new()?;
 
-    let own_key = own_first_key()?;
+    let own_key = first::own_key()?;
     if args.journal == Where::Local {
         journal::check_local(&args.data)?;
     }
@@ -355,7 +354,7 @@ async fn run_server(
         }
     };
     if !has_keys {
-        make_first(&host, &state, &args.data, own_key).await?;
+        first::make(&host, &state, &args.data, own_key).await?;
     }
     let state = Arc::new(state);
     #[cfg(feature = "archive")]
@@ -373,7 +372,7 @@ async fn run_server(
     };
     match args.child {
         true => child::tell(address)?,
-        false => greet(&state, &args.data, address, tls.is_some()),
+        false => first::greet(&state, &args.data, address, tls.is_some()),
     }
     let supervisor = Supervisor::from_environment();
     supervisor.tell("READY=1");
@@ -562,73 +561,4 @@ fn check_exposure(args: &Args, is_tls: bool) -> Result<()> {
         args.listen
     );
     Ok(())
-}
-
-/// The operator's own text for the first admin key. Checked early, so that a bad one leaves no
-/// store behind.
-fn own_first_key() -> Result<Option<String>> {
-    let Some(own) = std::env::var_os("TRIALOG_BOOTSTRAP_KEY") else {
-        return Ok(None);
-    };
-    // What isn't UTF-8 isn't visible ASCII either.
-    let own = own.to_string_lossy().into_owned();
-    check_own_key(&own)?;
-    Ok(Some(own))
-}
-
-/// The first admin key, and an experiment to try things with.
-async fn make_first(
-    host: &Host,
-    state: &AppState,
-    dir: &Path,
-    own_key: Option<String>,
-) -> Result<()> {
-    if state.store.slugs(None, 1).is_empty() {
-        let variant = |key: &str| Variant {
-            key: key.into(),
-            weight: None,
-            control: false,
-        };
-        let definition = Definition {
-            variants: vec![variant("A"), variant("B")],
-            description: Some("made at the first start, to try things with".into()),
-            ..Definition::default()
-        };
-        let made = state.define(&Slug::parse(DEMO)?, definition).await;
-        made.map_err(|refused| anyhow!("{}", refused.message))?;
-    }
-    // The file before the key is in force: a start that is killed in between does it again.
-    let path = dir.join("admin.key");
-    let keyring = &state.keyring;
-    keyring.create_first(own_key, |key| {
-        replace_file(&*host.disk, &path, format!("{key}\n").as_bytes())
-    })?;
-    Ok(())
-}
-
-/// On stdout, and only to a terminal's user who can read the key's file anyway: a line to paste.
-fn greet(state: &AppState, dir: &Path, address: SocketAddr, is_tls: bool) {
-    info!(%address, tls = is_tls, durability = state.store.durability().as_str(), "listening");
-    let key_file = dir.join("admin.key");
-    let has_demo = Slug::parse(DEMO).is_ok_and(|slug| state.store.contains(&slug));
-    // With TLS it takes a name that the certificate has, which only the operator knows.
-    if is_tls || !has_demo || !key_file.exists() {
-        return;
-    }
-    // It may be pasted anywhere.
-    let key_file = std::path::absolute(&key_file).unwrap_or(key_file);
-    let line = format!(
-        "curl -sS http://{address}/experiment/{DEMO}/log -H \"x-api-key: $(cat {})\" \
-         -H 'content-type: application/json' -d '{{\"variantKey\":\"A\",\"input\":{{\"query\":\
-         \"What are the latest AI advancements?\"}},\"metrics\":{{\"latency_ms\":123}}}}'",
-        shell_word(&key_file.to_string_lossy())
-    );
-    if let Err(error) = output::data(format_args!("trialog is ready. Try it:\n\n{line}\n")) {
-        debug!(%error, "nobody reads stdout");
-    }
-}
-
-/// `text` as a shell takes it for one word, whatever is in it.
-fn shell_word(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -97,7 +97,11 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("redis::", &["bench/peers/redis_streams.rs"]),
     (
         "async_nats::",
-        &["bench/peers/jetstream.rs", "replica/jetstream.rs"],
+        &[
+            "bench/peers/jetstream.rs",
+            "replica/jetstream.rs",
+            "replica/keys.rs",
+        ],
     ),
     ("tokio_postgres::", &["bench/peers/postgres.rs"]),
     ("object_store::", &["archive/"]),
