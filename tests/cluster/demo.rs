@@ -72,7 +72,11 @@ impl Demo {
     pub fn signal(&self, name: &str, signal: &str) {
         let pid = std::fs::read_to_string(self.dir.path().join(format!("{name}.pid"))).unwrap();
         let killed = Command::new("kill").args([signal, pid.trim()]).status();
-        assert!(killed.unwrap().success(), "{signal} {name}");
+        assert!(
+            killed.unwrap().success(),
+            "{signal} {name}, which said: {}",
+            self.said(name)
+        );
     }
 
     /// What a process said.
