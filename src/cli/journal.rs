@@ -66,12 +66,18 @@ fn nats(servers: &str) -> Result<Where, String> {
 #[cfg(feature = "nats")]
 mod replicated {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use anyhow::Result;
+    use tokio::time::{Instant, sleep};
+    use tracing::debug;
 
-    use crate::auth::Keyring;
+    use crate::auth::{Keyring, KeyringError};
     use crate::experiment::Store;
     use crate::replica::{JetStream, JetStreamOptions, KeyBucket, Pace, Replica, ReplicaOptions};
+
+    /// Between two looks for the keys.
+    const PAUSE: Duration = Duration::from_millis(100);
 
     /// Which stream.
     #[derive(Debug, clap::Args)]
@@ -120,7 +126,19 @@ mod replicated {
         };
         let stream = JetStream::connect(options.clone()).await?;
         let keys = KeyBucket::open(&stream, &options).await?;
-        let has_keys = keyring.share(Box::new(keys.clone()))?;
+        let begun = Instant::now();
+        let has_keys = loop {
+            match keyring.share(Box::new(keys.clone())) {
+                // The cluster may be electing who answers.
+                Err(KeyringError::NotReached(error))
+                    if begun.elapsed() < options.connect_within =>
+                {
+                    debug!(%error, "the keys that are shared can't be read yet");
+                    sleep(PAUSE).await;
+                }
+                shared => break shared?,
+            }
+        };
         let following = ReplicaOptions {
             stream: options.stream,
             shard_count: options.shard_count,

@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
-use crate::server::{Server, arg};
+use crate::server::{PATIENCE, Server, arg};
 
 /// The key that all nodes know.
 pub const KEY: &str = "a-key-of-a-cluster-that-tests-run-against";
@@ -68,15 +69,22 @@ impl Demo {
         servers.split(',').map(|at| at.parse().unwrap()).collect()
     }
 
-    /// Sends a signal to the process `node-N` or `nats-N`.
+    /// Sends a signal to the process `node-N` or `nats-N`. One that has just ended is started again by the script.
     pub fn signal(&self, name: &str, signal: &str) {
-        let pid = std::fs::read_to_string(self.dir.path().join(format!("{name}.pid"))).unwrap();
-        let killed = Command::new("kill").args([signal, pid.trim()]).status();
-        assert!(
-            killed.unwrap().success(),
-            "{signal} {name}, which said: {}",
-            self.said(name)
-        );
+        let path = self.dir.path().join(format!("{name}.pid"));
+        let begun = Instant::now();
+        loop {
+            let pid = std::fs::read_to_string(&path).unwrap();
+            let asked = Command::new("kill").args([signal, pid.trim()]).output();
+            if asked.unwrap().status.success() {
+                return;
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{name} isn't there, and said: {}",
+                self.said(name)
+            );
+        }
     }
 
     /// What a process said.
