@@ -219,7 +219,7 @@ fn whatever_is_killed_stopped_or_cut_off_nothing_acknowledged_is_lost_or_doubled
         );
         assert_eq!(made.status, 201, "{made:?}");
     }
-    let load = Load::start(&nodes, &slugs);
+    let load = Load::start(&nodes, &slugs, 0);
     load.wait_for(100);
     let tell = |what: &str| {
         load.wait_for(100);
@@ -269,7 +269,8 @@ fn whatever_is_killed_stopped_or_cut_off_nothing_acknowledged_is_lost_or_doubled
         demo.signal(&format!("nats-{n}"), "-CONT");
     }
     let begun = Instant::now();
-    let more = Load::start(&nodes, &["second"]);
+    // New ones: what is sent again is acknowledged without a quorum.
+    let more = Load::start(&nodes, &["second"], 1_000_000);
     more.wait_for(1);
     eprintln!(
         "a quorum again: {:?} until an acknowledgement",

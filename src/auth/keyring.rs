@@ -60,7 +60,9 @@ pub enum KeyringError {
     #[error("writing the keys failed: {0}")]
     Io(io::Error),
     /// They are shared, and where they are can't be reached.
-    #[error("the keys that are shared can't be reached, nothing was changed: {0}")]
+    #[error(
+        "the keys that are shared can't be reached: whether they were changed isn't known, look and try again: {0}"
+    )]
     NotReached(io::Error),
 }
 

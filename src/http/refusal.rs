@@ -136,7 +136,7 @@ impl From<KeyringError> for ApiError {
             KeyringError::TooMany => Code::TooManyKeys,
             KeyringError::OtherBootstrap => return Self::internal(error),
             KeyringError::NotReached(_) => {
-                let message = "the keys are shared, and where they are can't be reached: try again";
+                let message = "the keys are shared, and where they are can't be reached: look whether it was done";
                 return Self::new(Code::JournalUnavailable, message).with_detail(error);
             }
             KeyringError::Io(_) | KeyringError::BadFile(_) => return Self::internal(error),

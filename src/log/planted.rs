@@ -1,5 +1,5 @@
 //! Bugs that a test plants in this code, to see that they are caught. Without the feature `planted`,
-//! which only `tests/planted.sh` asks for, there are none.
+//! which only `tests/planted.rs` asks for, there are none.
 
 /// A bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

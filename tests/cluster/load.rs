@@ -37,9 +37,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts writers that send to these experiments, by these nodes.
-    pub fn start(nodes: &[SocketAddr], slugs: &[&str]) -> Self {
-        let state = Arc::new(State::default());
+    /// Starts writers that send to these experiments, by these nodes. Entries have numbers from `first` on.
+    pub fn start(nodes: &[SocketAddr], slugs: &[&str], first: u64) -> Self {
+        let state = Arc::new(State {
+            next: first.into(),
+            ..State::default()
+        });
         let writers = (0..WRITERS).map(|writer| {
             let state = state.clone();
             let nodes = nodes.to_vec();
