@@ -4,21 +4,21 @@
 //! is what is there and not in the mark; the mark is compared with the archive's own list before it is
 //! believed. So nothing has to be remembered between two passes, or over a kill.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use object_store::path::Path;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::error::ArchiveError;
+use super::known::{Known, file_name, names};
 use super::layout::LogName;
-use super::local_copies::{self, LocalCopy};
-use super::mark::{Mark, Seen};
+use super::local_copies;
+use super::mark::Seen;
 use super::store::{Archive, Object};
 use super::upload::{Local, There, examine, put_small};
 use crate::experiment::Store;
@@ -28,9 +28,9 @@ use crate::experiment::folder::experiment_dir;
 use crate::fs::{Access, Disk, read_up_to};
 use crate::log::dropped::{DROPPED_FILE, DROPPED_LOCALLY_FILE};
 use crate::log::footer::{TRAILER_LEN, checksums};
-use crate::log::outline::{Outline, outlined_name};
+use crate::log::outline::Outline;
 use crate::log::reader::{Listed, list_segments};
-use crate::log::segment::{Owner, SegmentHeader, first_sequence_of};
+use crate::log::segment::{Owner, SegmentHeader};
 use crate::model::Slug;
 
 /// So often it is looked whether there is something to do.
@@ -93,27 +93,12 @@ struct Uploads {
     archive: Archive,
     store: Arc<Store>,
     archived: Arc<Archived>,
-    logs: HashMap<Slug, Log>,
+    logs: HashMap<Slug, Known>,
     /// Experiments whose failure was told.
     told: HashSet<Slug>,
     is_failing: bool,
     backoff: Duration,
     local_bytes_max: Option<u64>,
-}
-
-/// What is known of one experiment.
-struct Log {
-    name: LogName,
-    mark: Mark,
-    /// What the archive has of it, as it was listed last.
-    objects: BTreeMap<String, Object>,
-    compared_at: Instant,
-    /// The names of the files of its folder when all that were closed were archived.
-    settled_with: BTreeSet<String>,
-    /// The sealed segments that are here.
-    local: Vec<LocalCopy>,
-    definition_crc: Option<u32>,
-    dropped_crc: Option<u32>,
 }
 
 /// What a pass couldn't do.
@@ -295,7 +280,7 @@ impl Uploads {
         }
         let mut log = match self.logs.remove(slug) {
             Some(log) if log.name == name => log,
-            _ => Log::unknown(&*disk, &dir, name),
+            _ => Known::nothing(&*disk, &dir, name),
         };
         let result = match is_reachable {
             true => self.upload(&*disk, &dir, &segments, &mut log).await,
@@ -352,7 +337,7 @@ impl Uploads {
         disk: &dyn Disk,
         dir: &FilePath,
         segments: &[Listed],
-        log: &mut Log,
+        log: &mut Known,
     ) -> Result<(), ArchiveError> {
         let (slug, folder) = (
             &log.name.slug.clone(),
@@ -420,7 +405,7 @@ impl Uploads {
         &self,
         disk: &dyn Disk,
         segment: &Listed,
-        log: &mut Log,
+        log: &mut Known,
     ) -> Result<bool, ArchiveError> {
         let Ok(header) = &segment.header else {
             return Ok(false);
@@ -480,7 +465,7 @@ impl Uploads {
         &self,
         disk: &dyn Disk,
         segment: &Listed,
-        log: &mut Log,
+        log: &mut Known,
     ) -> Result<(), ArchiveError> {
         let outline = Outline::read(disk, &segment.path);
         let outline = outline.map_err(|error| disk_error(&segment.path, error))?;
@@ -505,62 +490,6 @@ impl Uploads {
     }
 }
 
-impl Log {
-    /// The sealed segments that are here, of all of them.
-    fn local_copies(&self, segments: &[Listed], prefix: &Path) -> Vec<LocalCopy> {
-        let newest = segments.last().map(|last| last.first_sequence);
-        let here = segments.iter().filter(|segment| segment.is_here);
-        let copies = here.filter_map(|segment| {
-            let header = segment.header.as_ref().ok()?;
-            let name = file_name(segment);
-            let may_go = self.has(segment) && Some(segment.first_sequence) != newest;
-            let seen = self.mark.seen(&name).filter(|_| may_go);
-            let object = self.name.folder(prefix).join(name.as_str());
-            Some(LocalCopy {
-                path: segment.path.clone(),
-                len: segment.len,
-                created_at_ms: header.created_at_ms,
-                archived: seen.map(|seen| (object, seen.clone())),
-            })
-        });
-        copies.collect()
-    }
-
-    fn unknown(disk: &dyn Disk, dir: &FilePath, name: LogName) -> Self {
-        Self {
-            mark: Mark::read(disk, dir, name.incarnation),
-            name,
-            objects: BTreeMap::new(),
-            compared_at: Instant::now(),
-            settled_with: BTreeSet::new(),
-            local: Vec::new(),
-            definition_crc: None,
-            dropped_crc: None,
-        }
-    }
-
-    fn has(&self, segment: &Listed) -> bool {
-        let Ok(header) = &segment.header else {
-            return false;
-        };
-        let name = file_name(segment);
-        // What the mark says is believed once the archive was listed.
-        self.objects.contains_key(&name) && self.mark.has(&name, header.salt, segment.len)
-    }
-}
-
-/// The names of the files of segments and outlines in a folder; none if it can't be read.
-fn names(disk: &dyn Disk, dir: &FilePath) -> BTreeSet<String> {
-    let entries = disk.list(dir).unwrap_or_default().into_iter();
-    let names = entries.map(|entry| entry.name);
-    names
-        .filter(|name| {
-            let outlined = outlined_name(name);
-            first_sequence_of(outlined.as_ref().unwrap_or(name)).is_some()
-        })
-        .collect()
-}
-
 fn seen(header: &SegmentHeader, len: u64, crc: u32, tag: &Option<String>) -> Seen {
     Seen {
         salt: format!("{:016x}", header.salt),
@@ -568,11 +497,6 @@ fn seen(header: &SegmentHeader, len: u64, crc: u32, tag: &Option<String>) -> See
         crc: format!("{crc:08x}"),
         tag: tag.clone(),
     }
-}
-
-fn file_name(segment: &Listed) -> String {
-    let name = segment.path.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
 }
 
 fn disk_error(path: &FilePath, error: io::Error) -> ArchiveError {

@@ -23,6 +23,7 @@ mod cache;
 pub mod disk;
 mod error;
 pub mod keeper;
+mod known;
 mod layout;
 mod local_copies;
 mod mark;
