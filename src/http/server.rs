@@ -11,9 +11,10 @@ use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tracing::{debug, warn};
 
 use super::error::ApiError;
@@ -172,6 +173,9 @@ struct Connections {
     tls: Option<Arc<Tls>>,
 }
 
+/// With TLS or without: one type, since HTTP/1 and HTTP/2 are compiled anew for each type of stream.
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 /// What a connection needs, once its bytes are those of HTTP.
 #[derive(Clone)]
 struct Front {
@@ -253,7 +257,7 @@ impl Connections {
             debug!(%error, "no TCP_NODELAY");
         }
         match &self.tls {
-            None => self.front.serve(stream, place),
+            None => self.front.serve(Stream::Left(stream), place),
             Some(tls) => {
                 tokio::spawn(self.front.clone().serve_tls(tls.clone(), stream, place));
             }
@@ -298,7 +302,7 @@ impl Front {
         };
         match shaken {
             Ok(Ok(stream)) => {
-                self.serve(stream, place);
+                self.serve(Stream::Right(Box::new(stream)), place);
                 // It may have come too late to be told with the others.
                 if *is_ending.borrow() {
                     self.lives.finish();
@@ -312,10 +316,7 @@ impl Front {
         }
     }
 
-    fn serve<S>(&self, stream: S, place: Place)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    fn serve(&self, stream: Stream, place: Place) {
         let state = self.state.clone();
         let (stream, ambiguity) = Watched::new(Unparsed::new(stream, state.clone()));
         let life = Life::new();
