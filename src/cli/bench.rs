@@ -108,7 +108,8 @@ pub struct Args {
     #[arg(long, value_name = "PEER", value_enum)]
     against: Option<PeerArg>,
     /// Where redis, nats or postgres is, if it isn't at its usual port on this machine: redis://…,
-    /// nats://…, postgres://USER@HOST:PORT/DATABASE. What is made there is removed at the end.
+    /// nats://… (with ?replicas=3 behind it, each message on so many servers of a cluster),
+    /// postgres://USER@HOST:PORT/DATABASE. What is made there is removed at the end.
     #[arg(
         long,
         env = "TRIALOG_PEER_URL",

@@ -12,6 +12,8 @@ use super::{Line, Place};
 use crate::model::Slug;
 
 const URL: &str = "nats://127.0.0.1:4222";
+/// Behind a URL: on how many servers of a cluster each message is to be.
+const REPLICAS: &str = "?replicas=";
 /// The first version that can sync each message.
 const VERSION_MIN: (u32, u32) = (2, 10);
 
@@ -33,7 +35,7 @@ impl Place for JetStream {
     type Line = Connection;
 
     async fn make(url: Option<&str>, name: String, experiments: &[Slug]) -> Result<Self> {
-        let url = url.unwrap_or(URL).to_owned();
+        let (url, replicas) = parted(url.unwrap_or(URL))?;
         let client = connect(&url).await;
         let client = client.context("can't reach a NATS server; see --help")?;
         let version = client.server_info().version;
@@ -46,6 +48,7 @@ impl Place for JetStream {
             name: name.clone(),
             subjects: vec![format!("{name}.>")],
             storage: StorageType::File,
+            num_replicas: replicas,
             ..Config::default()
         };
         let made = context.create_stream(config).await;
@@ -56,8 +59,8 @@ impl Place for JetStream {
             url,
             context,
             server: format!(
-                "nats-server {version}, a stream in files; it can't be asked whether it syncs each \
-                 message (sync_interval: always)"
+                "nats-server {version}, a stream in files on {replicas} of its servers; it can't be asked \
+                 whether it syncs each message (sync_interval: always)"
             ),
             subjects: subjects.collect(),
             stream: name,
@@ -108,6 +111,16 @@ async fn connect(url: &str) -> Result<Client> {
     Ok(ConnectOptions::new().connect(url).await?)
 }
 
+/// A URL, and on how many servers each message is to be: on one, where it doesn't say.
+fn parted(url: &str) -> Result<(String, usize)> {
+    let Some((url, replicas)) = url.split_once(REPLICAS) else {
+        return Ok((url.to_owned(), 1));
+    };
+    let replicas = replicas.parse().ok().filter(|n| (1..=5).contains(n));
+    let replicas = replicas.context("--peer-url: a stream has 1 to 5 replicas");
+    Ok((url.to_owned(), replicas?))
+}
+
 /// The first two numbers of a version.
 fn parsed(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split('.').map(str::parse);
@@ -125,5 +138,19 @@ mod tests {
             assert!(parsed(version).unwrap() >= VERSION_MIN, "{version}");
         }
         assert_eq!(parsed("dev"), None);
+    }
+
+    #[test]
+    fn a_url_says_how_many_replicas() {
+        let one = parted("nats://a:4222").unwrap();
+        assert_eq!(one, ("nats://a:4222".to_owned(), 1));
+        let three = parted("nats://a:4222,b:4222?replicas=3").unwrap();
+        assert_eq!(three, ("nats://a:4222,b:4222".to_owned(), 3));
+        for bad in ["0", "6", "", "three"] {
+            assert!(
+                parted(&format!("nats://a?replicas={bad}")).is_err(),
+                "{bad}"
+            );
+        }
     }
 }
