@@ -1,6 +1,7 @@
 //! Why a replica doesn't do what it is asked for.
 
 use crate::experiment::{AppendError, ReadError, StoreError};
+use crate::model::Slug;
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,19 @@ pub enum Stopped {
         sequence: u64,
         /// Why.
         error: super::message::MessageError,
+    },
+    /// What the stream says of an experiment can't be placed in this node's files of it.
+    #[error(
+        "shard {shard}: this node can't place what the stream says of {experiment} ({what}); other nodes have it: \
+         look at this node's disk and start it again, or begin a new node with an empty folder"
+    )]
+    Files {
+        /// The shard.
+        shard: u16,
+        /// The experiment.
+        experiment: Slug,
+        /// What was seen.
+        what: String,
     },
     /// This node's disk failed.
     #[error("shard {shard}: this node's store takes no writes until it is restarted ({what})")]

@@ -1,13 +1,13 @@
 //! The stream as JetStream keeps it: one subject for each shard, in files, on as many servers as is asked for.
 //!
-//! Beside the stream a plain subscription to its subjects tells when something may have come. It may come before
-//! the message is stored, and may be missing: it is a hint.
+//! The stream's leader sends each message on when a quorum has stored it (`republish`), with its sequence and the one
+//! before it on its subject. Nodes listen to that. It is a plain subscription: what is missed is asked for.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, StorageType};
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request, ServerAddr, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -19,14 +19,17 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+use super::announced::{Announced, Announcements};
 use super::node::SHARDS_MAX;
 use super::position::MessageId;
 use super::stream::{PublishError, Stream, Unreachable};
 
 /// Where the number of shards stands in a stream's metadata.
 const SHARDS: &str = "trialog-shards";
-/// Hints that wait. Each holds a message: what is beyond is dropped, and found by looking.
-const HINTS_MAX: usize = 64;
+/// Messages of a subscription that wait to be looked at. What is beyond is dropped, and found by asking.
+const UNREAD_MAX: usize = 64;
+/// Behind a stream's name: the subjects on which it says what it has stored.
+const STORED: &str = "-stored";
 /// Bytes of a message that headers may take, of the server's max_payload.
 const HEADERS_LEN_MAX: usize = 512;
 /// JetStream's codes for a message that isn't expected where the subject ends.
@@ -107,8 +110,22 @@ pub struct JetStream {
     client: Client,
     name: String,
     request_timeout: Duration,
-    hints: Arc<[Notify]>,
+    told: Arc<[Told]>,
     listener: JoinHandle<()>,
+}
+
+/// What was told of a shard.
+#[derive(Default)]
+struct Told {
+    announcements: Mutex<Announcements>,
+    is_new: Notify,
+}
+
+impl Told {
+    fn announcements(&self) -> MutexGuard<'_, Announcements> {
+        let announcements = self.announcements.lock();
+        announcements.unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Deserialize)]
@@ -151,13 +168,13 @@ impl JetStream {
         let client = reach(&options, until).await?;
         make(&client, &options, until).await?;
         let shard_count = options.shard_count.clamp(1, SHARDS_MAX);
-        let hints: Arc<[Notify]> = (0..shard_count).map(|_| Notify::new()).collect();
-        let listener = tokio::spawn(listen(client.clone(), name.clone(), hints.clone()));
+        let told: Arc<[Told]> = (0..shard_count).map(|_| Told::default()).collect();
+        let listener = tokio::spawn(listen(client.clone(), name.clone(), told.clone()));
         Ok(Self {
             client,
             name: options.stream,
             request_timeout: options.request_timeout,
-            hints,
+            told,
             listener,
         })
     }
@@ -236,10 +253,7 @@ impl Stream for JetStream {
                 return Err(Unreachable(format!("status {} {why}", status.as_u16())));
             }
         }
-        let headers = answer.headers.as_ref();
-        let sequence = headers.and_then(|headers| headers.get("Nats-Sequence"));
-        let sequence = sequence.and_then(|sequence| sequence.as_str().parse().ok());
-        match sequence {
+        match number(&answer, "Nats-Sequence") {
             Some(sequence) => Ok(Some((sequence, answer.payload))),
             None => Err(Unreachable("a message without its sequence".into())),
         }
@@ -265,9 +279,16 @@ impl Stream for JetStream {
         }
     }
 
+    fn announced(&self, shard: u16, after: u64) -> Announced {
+        match self.told.get(usize::from(shard)) {
+            Some(told) => told.announcements().take(after),
+            None => Announced::Nothing,
+        }
+    }
+
     async fn changed(&self, shard: u16) {
-        match self.hints.get(usize::from(shard)) {
-            Some(hint) => hint.notified().await,
+        match self.told.get(usize::from(shard)) {
+            Some(told) => told.is_new.notified().await,
             None => std::future::pending().await,
         }
     }
@@ -282,21 +303,34 @@ fn parsed<T: DeserializeOwned>(message: &Message) -> Result<T, Unreachable> {
         .map_err(|error| Unreachable(format!("an answer that can't be read: {error}")))
 }
 
-/// Tells the shards that something may have come. Ends with the client.
-async fn listen(client: Client, name: String, hints: Arc<[Notify]>) {
-    let subscribed = client.subscribe(format!("{name}.*")).await;
+/// A header that is a number.
+fn number(message: &Message, header: &str) -> Option<u64> {
+    let value = message.headers.as_ref()?.get(header)?;
+    value.as_str().parse().ok()
+}
+
+/// Keeps what the stream says it has stored. Ends with the client.
+async fn listen(client: Client, name: String, told: Arc<[Told]>) {
+    let subscribed = client.subscribe(format!("{name}{STORED}.*")).await;
     let mut subscription = match subscribed {
         Ok(subscription) => subscription,
         Err(error) => {
-            warn!(%error, "no hints of what comes: it is looked for now and then");
+            warn!(%error, "nothing tells what comes: it is looked for now and then");
             return;
         }
     };
     while let Some(message) = subscription.next().await {
         let shard = message.subject.rsplit('.').next();
         let shard = shard.and_then(|shard| shard.parse::<usize>().ok());
-        if let Some(hint) = shard.and_then(|shard| hints.get(shard)) {
-            hint.notify_one();
+        let Some(told) = shard.and_then(|shard| told.get(shard)) else {
+            continue;
+        };
+        let sequence = number(&message, "Nats-Sequence");
+        let previous = number(&message, "Nats-Last-Sequence");
+        if let (Some(sequence), Some(previous)) = (sequence, previous) {
+            let payload = message.payload;
+            told.announcements().push(sequence, previous, payload);
+            told.is_new.notify_one();
         }
     }
 }
@@ -313,9 +347,7 @@ async fn reach(options: &JetStreamOptions, until: Instant) -> Result<Client, Con
     loop {
         let connecting = ConnectOptions::new()
             .name("trialog")
-            // What this node has published it knows.
-            .no_echo()
-            .subscription_capacity(HINTS_MAX)
+            .subscription_capacity(UNREAD_MAX)
             .connection_timeout(options.request_timeout)
             .request_timeout(Some(options.request_timeout))
             .ping_interval(PING_EVERY)
@@ -348,6 +380,11 @@ async fn make(
         deny_delete: true,
         deny_purge: true,
         allow_direct: true,
+        republish: Some(Republish {
+            source: format!("{}.*", options.stream),
+            destination: format!("{}{STORED}.{{{{wildcard(1)}}}}", options.stream),
+            headers_only: false,
+        }),
         metadata: HashMap::from([(SHARDS.to_owned(), shard_count.clone())]),
         description: Some("trialog's experiments".into()),
         ..Config::default()
@@ -372,6 +409,12 @@ async fn make(
         "it keeps its messages in memory".into()
     } else if !there.allow_direct || !there.deny_delete || !there.deny_purge {
         "it must have allow_direct, deny_delete and deny_purge".into()
+    } else if there.republish != config.republish {
+        let destination = config.republish.map(|republish| republish.destination);
+        format!(
+            "it must republish what it stores, whole, to {}",
+            destination.unwrap_or_default()
+        )
     } else if there.num_replicas != options.replicas {
         let (replicas, asked) = (there.num_replicas, options.replicas);
         format!("{replicas} servers keep each message, and {asked} are asked for")

@@ -22,8 +22,9 @@
 //!    can stand but once.
 //! 4. **Place** ([`place()`](place::place)). Each experiment's actor, the only writer of its log, stages the
 //!    entries with the ids that they have, and commits them by the local journal. Then the requests are answered.
-//! 5. **Follow**. What other nodes have published is placed in the same way. Requests of this node are planned
-//!    before that, or constant traffic of others would keep them waiting.
+//! 5. **Follow**. What other nodes have published is placed in the same way: as the stream tells it by itself
+//!    ([`announced`]), or asked for where that has a gap, and now and then. Requests of this node are planned before
+//!    that, or constant traffic of others would keep them waiting.
 //!
 //! After a crash a node goes on from a note of how far it is ([`notes`]). The note may lag, so messages are placed
 //! again: entries with ids that the log has already are passed over, and so is what belongs to a life of an
@@ -40,7 +41,7 @@
 //! | a node's files are the fold of the stream | [`place()`](place::place), in order, and the experiment's actor, which passes over what is there |
 //! | a note of how far a node is never leads | [`notes`]: it is written when what it counts is on stable storage |
 //! | a stream that lost what it acknowledged is noticed | each message names the one before it by its sequence *and* its id; the shard stops ([`error::Stopped::Diverged`]) |
-//! | one experiment's bad files hold up no other | [`place()`](place::place) passes over it, and the log says so |
+//! | a node whose files have a hole answers nothing from behind it | what can't be placed stops its shard there ([`error::Stopped::Files`]); other shards go on |
 //! | everything is bounded | requests by each shard's channel and the budget of bytes in flight, a message by what the stream takes |
 //!
 //! API keys are no part of the chain: they are one value that nodes change in turns ([`keys`]).
@@ -48,6 +49,7 @@
 //! The stream itself is a trait ([`stream`]): JetStream in use ([`jetstream`]), and in tests a simulated one that
 //! refuses, delays, forgets to answer and is cut off, as a seed says (`sim`).
 
+mod announced;
 pub mod error;
 pub mod jetstream;
 pub mod keys;

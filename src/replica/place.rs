@@ -3,32 +3,44 @@
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::message::{Change, Message, What};
 use super::shard::{Pace, ended};
 use crate::experiment::Store;
 use crate::experiment::replicated::{PlaceError, Placing};
+use crate::model::Slug;
 
-/// An error of the disk is met so often before the experiment is passed over.
+/// An error of the disk is met so often before the shard stops.
 const TRIES_MAX: u32 = 20;
 
-/// Places all changes; returns when they are durable here. What is there already is passed over, and so is an
-/// experiment whose files can't be used: that holds up no other one. Says why the node's store can't go on, if
-/// that is so.
+/// Why a message can't be placed here.
+pub enum NotPlaced {
+    /// The store takes no writes until it is opened anew.
+    Store(String),
+    /// The files of one experiment can't be used, or the disk failed again and again for them.
+    Files(Slug, String),
+}
+
+/// Places all changes; returns when they are durable here. What is there already is passed over.
+///
+/// A message is placed as a whole or holds up what comes behind it: a log with a hole would answer reads without
+/// what is missing, and take a request again that repeats one in the hole.
 pub async fn place(
     store: &Store,
     message: Message,
     pace: &Pace,
     is_ending: &mut watch::Receiver<bool>,
-) -> Result<(), String> {
+) -> Result<(), NotPlaced> {
     let changes = message.changes.into_iter();
     let placing = join_all(changes.map(|change| place_change(store, change, pace)));
     tokio::select! {
         biased;
         placed = placing => placed.into_iter().collect(),
         // Where a disk is full, nobody knows for how long.
-        () = ended_after(is_ending, pace) => Err("it ends while its disk is full".into()),
+        () = ended_after(is_ending, pace) => {
+            Err(NotPlaced::Store("it ends while its disk is full".into()))
+        }
     }
 }
 
@@ -37,24 +49,20 @@ async fn ended_after(is_ending: &mut watch::Receiver<bool>, pace: &Pace) {
     sleep(pace.answer_within).await;
 }
 
-async fn place_change(store: &Store, change: Change, pace: &Pace) -> Result<(), String> {
+async fn place_change(store: &Store, change: Change, pace: &Pace) -> Result<(), NotPlaced> {
     let (mut pause, mut tries) = (pace.pause_min, 0);
     let slug = &change.slug;
     loop {
         match try_to_place(store, &change).await {
             Ok(()) => return Ok(()),
-            Err(error @ PlaceError::Stopped) => return Err(error.to_string()),
+            Err(error @ PlaceError::Stopped) => return Err(NotPlaced::Store(error.to_string())),
             Err(PlaceError::Busy) => {}
             Err(PlaceError::Io(error)) if tries < TRIES_MAX => {
                 tries += 1;
                 warn!(experiment = %slug, %error, "placing what the stream says: trying again");
             }
             Err(error @ (PlaceError::Io(_) | PlaceError::Unreadable(_))) => {
-                error!(
-                    experiment = %slug, %error,
-                    "what the stream says of it is passed over on this node; replace this node's files"
-                );
-                return Ok(());
+                return Err(NotPlaced::Files(slug.clone(), error.to_string()));
             }
         }
         sleep(pause).await;

@@ -10,10 +10,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
+use super::announced::Announced;
 use super::error::{ReplicaError, Stopped};
 use super::message::{MESSAGE_BYTES_MAX, Message};
 use super::notes;
-use super::place::place;
+use super::place::{NotPlaced, place};
 use super::plan::{Attempt, Planner, Request};
 use super::planted::{Bug, is_planted};
 use super::position::Position;
@@ -41,7 +42,7 @@ pub struct Pace {
     pub pause_min: Duration,
     /// and at most.
     pub pause_max: Duration,
-    /// Between looks for what others have published, where no hint comes.
+    /// Between looks for what others have published and the stream hasn't told of.
     pub look_every: Duration,
     /// Between two notes of how far this node is.
     pub note_every: Duration,
@@ -187,16 +188,19 @@ impl<S: Stream> Shard<S> {
         Ok(())
     }
 
-    /// Own requests come first: on a shard where others write all the time there is always something to follow.
+    /// Own requests don't wait until there is nothing to follow: on a shard where others write all the time there
+    /// always is something. Only what is known to stand in front is placed first, since a message is refused then.
     async fn work(&mut self) -> End {
-        let mut pause = self.pace.pause_min;
+        let mut is_time_to_look = true;
         loop {
             self.take_requests();
             let had_waiting = !self.waiting.is_empty();
             let turn = match had_waiting {
-                true => self.publish_waiting().await,
-                false => self.follow().await,
+                true => self.follow_then_publish().await,
+                false if is_time_to_look => self.follow().await,
+                false => self.follow_announced().await,
             };
+            is_time_to_look = false;
             let followed = match turn {
                 Ok(followed) => followed,
                 Err(end) => return end,
@@ -205,13 +209,11 @@ impl<S: Stream> Shard<S> {
                 return stopped.into();
             }
             if had_waiting || followed > 0 {
-                pause = self.pace.pause_min;
                 if *self.is_ending.borrow() {
                     return End::Asked;
                 }
                 continue;
             }
-            let quiet = pause.min(self.pace.look_every);
             tokio::select! {
                 biased;
                 () = ended(&mut self.is_ending) => return End::Asked,
@@ -219,10 +221,15 @@ impl<S: Stream> Shard<S> {
                     Some(request) => self.waiting.push_back(request),
                     None => return End::Asked,
                 },
-                () = self.stream.changed(self.number) => pause = self.pace.pause_min,
-                () = sleep(quiet) => pause = (pause * 2).min(self.pace.look_every),
+                () = self.stream.changed(self.number) => {}
+                () = sleep(self.pace.look_every) => is_time_to_look = true,
             }
         }
+    }
+
+    async fn follow_then_publish(&mut self) -> Result<usize, End> {
+        let followed = self.follow_announced().await?;
+        Ok(followed + self.publish_waiting().await?)
     }
 
     fn take_requests(&mut self) {
@@ -300,7 +307,23 @@ impl<S: Stream> Shard<S> {
         placed.map(|()| 0)
     }
 
-    /// Places what others have published, as far as it is there; says how many messages that was.
+    /// Places what the stream has told by itself; says how many messages that was.
+    async fn follow_announced(&mut self) -> Result<usize, End> {
+        for followed in 0..FOLLOWED_AT_ONCE_MAX {
+            match self.stream.announced(self.number, self.position.sequence) {
+                Announced::Next(sequence, bytes) => {
+                    self.note_reached();
+                    let message = self.read(sequence, &bytes)?;
+                    self.take(sequence, message).await?;
+                }
+                Announced::Gap => return Ok(followed + self.follow().await?),
+                Announced::Nothing => return Ok(followed),
+            }
+        }
+        Ok(FOLLOWED_AT_ONCE_MAX)
+    }
+
+    /// Asks for what others have published, and places it; says how many messages that was.
     async fn follow(&mut self) -> Result<usize, End> {
         for followed in 0..FOLLOWED_AT_ONCE_MAX {
             match self.stream.next(self.number, self.position.sequence).await {
@@ -349,9 +372,14 @@ impl<S: Stream> Shard<S> {
             self.note_position().await?;
         }
         let placed = place(&self.store, message, &self.pace, &mut self.is_ending).await;
-        placed.map_err(|what| Stopped::Disk {
-            shard: self.number,
-            what,
+        let shard = self.number;
+        placed.map_err(|not_placed| match not_placed {
+            NotPlaced::Store(what) => Stopped::Disk { shard, what },
+            NotPlaced::Files(experiment, what) => Stopped::Files {
+                shard,
+                experiment,
+                what,
+            },
         })?;
         self.position = position;
         self.diverged_looks = 0;

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::announced::Announced;
 use super::position::MessageId;
 
 /// A stream with one subject for each shard. Messages of a subject are never changed or taken away, have
@@ -29,7 +30,10 @@ pub trait Stream: Send + Sync + 'static {
     /// The sequence of a shard's last message (0: there is none), as the stream's leader knows it.
     fn last(&self, shard: u16) -> impl Future<Output = Result<u64, Unreachable>> + Send;
 
-    /// Returns when there may be something new on a shard. A hint: it may be missing, and may be wrong.
+    /// What the stream has told by itself of what stands right behind the sequence `after` on a shard.
+    fn announced(&self, shard: u16, after: u64) -> Announced;
+
+    /// Returns when something was told of a shard since. It may be missing, and may be what is known already.
     ///
     /// Cancellation: nothing is lost when the future is dropped.
     fn changed(&self, shard: u16) -> impl Future<Output = ()> + Send;

@@ -13,6 +13,7 @@
 mod check;
 mod clients;
 mod run;
+mod stops;
 mod stream;
 
 use super::planted::{Bug, plant};

@@ -18,7 +18,7 @@ use crate::replica::{Pace, Replica, ReplicaHealth, ReplicaOptions, Stopped};
 const BEGIN_MS: u64 = 1_764_000_000_000;
 /// All nodes must have followed by then.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
-const PACE: Pace = Pace {
+pub const PACE: Pace = Pace {
     answer_within: Duration::from_millis(600),
     pause_min: Duration::from_millis(2),
     pause_max: Duration::from_millis(60),
@@ -249,8 +249,7 @@ impl Run {
         let up = self.nodes.lock().unwrap()[node].clone();
         let health = up.map(|replica| replica.health());
         match health {
-            Some(ReplicaHealth::Stopped(stopped @ Stopped::Disk { .. })) => {
-                drop(stopped);
+            Some(ReplicaHealth::Stopped(Stopped::Disk { .. } | Stopped::Files { .. })) => {
                 self.crash(node).await;
             }
             Some(ReplicaHealth::Stopped(stopped)) => return Err(stopped.to_string()),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::replica::announced::Announced;
 use crate::replica::planted::{Bug, is_planted};
 use crate::replica::position::MessageId;
 use crate::replica::stream::{PublishError, Stream, Unreachable};
@@ -275,6 +276,21 @@ impl Stream for NodeStream {
             return Ok(before.next().map_or(0, |(_, sequence)| sequence));
         }
         Ok(inner.last(shard))
+    }
+
+    fn announced(&self, shard: u16, after: u64) -> Announced {
+        let mut inner = self.cluster.inner();
+        if inner.is_cut_off[self.node] {
+            return Announced::Nothing;
+        }
+        let mut stored = inner.stored.iter();
+        let next = stored.find(|stored| stored.shard == shard && stored.sequence > after);
+        let next = next.map(|next| (next.sequence, next.message.clone()));
+        match (next, inner.random.u8(..4)) {
+            (Some((sequence, message)), 0..2) => Announced::Next(sequence, message),
+            (Some(_), 2) => Announced::Gap,
+            _ => Announced::Nothing,
+        }
     }
 
     async fn changed(&self, shard: u16) {
