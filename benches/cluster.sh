@@ -27,7 +27,7 @@ start() { # start NODES
   rm -rf "$dir/cluster"
   NODES=$1 deploy/cluster-demo.sh "$dir/cluster" >"$dir/words" 2>&1 & demo=$!
   for _ in $(seq 600); do
-    grep -q '^Ready' "$dir/words" && return
+    grep -q 'are ready' "$dir/words" && return
     sleep 0.1
   done
   cat "$dir/words" >&2

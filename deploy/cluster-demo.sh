@@ -83,7 +83,7 @@ for n in $nodes; do
 done
 last=${#listens[@]}
 cat <<WORDS
-Ready: ${listens[@]/#/http://127.0.0.1:}
+$last nodes are ready: ${listens[*]/#/http://127.0.0.1:}
 An entry to one of them is there on all:
 
 curl -sS http://127.0.0.1:${listens[1]}/experiment/demo/log -H 'x-api-key: $TRIALOG_BOOTSTRAP_KEY' -H 'content-type: application/json' -d '{"variantKey":"A","input":{"query":"Is it everywhere?"}}'
