@@ -36,7 +36,8 @@ impl FromStr for Where {
 pub fn check_local(dir: &Path) -> Result<()> {
     ensure!(
         !dir.join(FOLLOWS).exists(),
-        "{} is a node of a replicated store: start it with the --journal nats://… that it had",
+        "{} is a node of a replicated store, or a copy of one: start it with the --journal nats://… that it had, \
+         or send its entries to another store with `trialog replay --to`",
         dir.display()
     );
     Ok(())
