@@ -16,6 +16,8 @@ pub enum Bug {
     PublishedBlindly,
     /// How far the node is, is noted before it is there.
     ProgressLeads,
+    /// Messages that are gone are passed over.
+    GapPassedOver,
 }
 
 pub use switch::*;
