@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use async_nats::jetstream::kv::Store;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request, ServerAddr, StatusCode};
 use bytes::Bytes;
@@ -19,9 +21,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+use super::ageing::{Report, Told};
+use super::keys::open_bucket;
 use super::node::SHARDS_MAX;
 use super::position::MessageId;
 use super::stream::{PublishError, Stream, Unreachable};
+
+mod ageing;
 
 /// Where the number of shards stands in a stream's metadata.
 const SHARDS: &str = "trialog-shards";
@@ -109,6 +115,11 @@ pub struct JetStream {
     request_timeout: Duration,
     hints: Arc<[Notify]>,
     listener: JoinHandle<()>,
+    /// What each node has told.
+    nodes: Store,
+    can_drop: bool,
+    /// Whether the server was found to be too old to find messages by time.
+    is_too_old: AtomicBool,
 }
 
 #[derive(Deserialize)]
@@ -129,6 +140,8 @@ struct Stored {
 #[derive(Deserialize)]
 struct StoredMessage {
     seq: u64,
+    #[serde(default)]
+    time: String,
 }
 
 #[derive(Deserialize)]
@@ -149,7 +162,9 @@ impl JetStream {
         }
         let until = Instant::now() + options.connect_within;
         let client = reach(&options, until).await?;
-        make(&client, &options, until).await?;
+        let can_drop = make(&client, &options, until).await?;
+        let description = "how far trialog's nodes have noted to be";
+        let nodes = open_bucket(client.clone(), &options, "nodes", description).await?;
         let shard_count = options.shard_count.clamp(1, SHARDS_MAX);
         let hints: Arc<[Notify]> = (0..shard_count).map(|_| Notify::new()).collect();
         let listener = tokio::spawn(listen(client.clone(), name.clone(), hints.clone()));
@@ -159,6 +174,9 @@ impl JetStream {
             request_timeout: options.request_timeout,
             hints,
             listener,
+            nodes,
+            can_drop,
+            is_too_old: AtomicBool::new(false),
         })
     }
 
@@ -275,6 +293,26 @@ impl Stream for JetStream {
     fn message_bytes_max(&self) -> usize {
         self.client.max_payload().saturating_sub(HEADERS_LEN_MAX)
     }
+
+    async fn tell(&self, node: u64, report: &Report) -> Result<(), Unreachable> {
+        self.put_report(node, report).await
+    }
+
+    async fn told(&self) -> Result<Vec<Told>, Unreachable> {
+        self.reports().await
+    }
+
+    async fn first_since(&self, shard: u16, time_ms: u64) -> Result<Option<u64>, Unreachable> {
+        self.found_since(shard, time_ms).await
+    }
+
+    async fn drop_before(&self, shard: u16, sequence: u64) -> Result<u64, Unreachable> {
+        self.purge(shard, sequence).await
+    }
+
+    fn can_drop(&self) -> bool {
+        self.can_drop
+    }
 }
 
 fn parsed<T: DeserializeOwned>(message: &Message) -> Result<T, Unreachable> {
@@ -329,12 +367,13 @@ async fn reach(options: &JetStreamOptions, until: Instant) -> Result<Client, Con
     }
 }
 
-/// Finds the stream, or makes it. A cluster that has just been started takes some tries.
+/// Finds the stream, or makes it; says whether it lets messages be dropped. A cluster that has just been started
+/// takes some tries.
 async fn make(
     client: &Client,
     options: &JetStreamOptions,
     until: Instant,
-) -> Result<(), ConnectError> {
+) -> Result<bool, ConnectError> {
     let context = async_nats::jetstream::new(client.clone());
     let shard_count = options.shard_count.to_string();
     let config = Config {
@@ -342,11 +381,11 @@ async fn make(
         subjects: vec![format!("{}.*", options.stream)],
         storage: StorageType::File,
         num_replicas: options.replicas,
-        // What was acknowledged goes only when somebody deletes the stream: no limit drops a message, and no
-        // request takes one away. So each subject's last one is always there.
+        // What was acknowledged goes only when a node asks for it, or somebody deletes the stream: no limit
+        // drops a message, and no request takes a single one away.
         discard: DiscardPolicy::New,
         deny_delete: true,
-        deny_purge: true,
+        deny_purge: false,
         allow_direct: true,
         metadata: HashMap::from([(SHARDS.to_owned(), shard_count.clone())]),
         description: Some("trialog's experiments".into()),
@@ -370,13 +409,14 @@ async fn make(
         format!("it has {said} shards, and {shard_count} are asked for")
     } else if there.storage != StorageType::File {
         "it keeps its messages in memory".into()
-    } else if !there.allow_direct || !there.deny_delete || !there.deny_purge {
-        "it must have allow_direct, deny_delete and deny_purge".into()
+    } else if !there.allow_direct || !there.deny_delete {
+        "it must have allow_direct and deny_delete".into()
     } else if there.num_replicas != options.replicas {
         let (replicas, asked) = (there.num_replicas, options.replicas);
         format!("{replicas} servers keep each message, and {asked} are asked for")
     } else {
-        return Ok(());
+        // One that was made with `deny_purge` can never be changed to allow it.
+        return Ok(!there.deny_purge);
     };
     let stream = options.stream.clone();
     Err(ConnectError::Unfit { stream, what })

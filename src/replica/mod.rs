@@ -29,6 +29,10 @@
 //! again: entries with ids that the log has already are passed over, and so is what belongs to a life of an
 //! experiment that has ended.
 //!
+//! The stream ages ([`ageing`]): nodes tell each other how far they have noted to be, and any of them drops
+//! what is old and what all that were heard of have noted. A node that was away for longer, or an empty one, finds a
+//! gap behind its position and stops; it begins anew with a copy of another node's folder.
+//!
 //! # What holds, and who sees to it
 //!
 //! | invariant | owner |
@@ -40,6 +44,9 @@
 //! | a node's files are the fold of the stream | [`place()`](place::place), in order, and the experiment's actor, which passes over what is there |
 //! | a note of how far a node is never leads | [`notes`]: it is written when what it counts is on stable storage |
 //! | a stream that lost what it acknowledged is noticed | each message names the one before it by its sequence *and* its id; the shard stops ([`error::Stopped::Diverged`]) |
+//! | what is dropped from the stream is on the disk of every node that was heard of | [`ageing`] tells what is noted, never what is placed, and drops what all have told |
+//! | a shard's last message is never dropped | [`ageing`]: nobody could name what the next one stands behind |
+//! | who needs what was dropped never passes over it | the chain again: [`error::Stopped::Behind`] |
 //! | one experiment's bad files hold up no other | [`place()`](place::place) passes over it, and the log says so |
 //! | everything is bounded | requests by each shard's channel and the budget of bytes in flight, a message by what the stream takes |
 //!
@@ -48,6 +55,7 @@
 //! The stream itself is a trait ([`stream`]): JetStream in use ([`jetstream`]), and in tests a simulated one that
 //! refuses, delays, forgets to answer and is cut off, as a seed says (`sim`).
 
+pub mod ageing;
 pub mod error;
 pub mod jetstream;
 pub mod keys;

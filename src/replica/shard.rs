@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
+use super::ageing::Joining;
 use super::error::{ReplicaError, Stopped};
 use super::message::{MESSAGE_BYTES_MAX, Message};
 use super::notes;
@@ -45,6 +46,10 @@ pub struct Pace {
     pub look_every: Duration,
     /// Between two notes of how far this node is.
     pub note_every: Duration,
+    /// Between two times that it tells the other nodes.
+    pub tell_every: Duration,
+    /// Between two looks for messages that no node needs any more, about.
+    pub drop_every: Duration,
 }
 
 impl Default for Pace {
@@ -55,7 +60,20 @@ impl Default for Pace {
             pause_max: Duration::from_millis(300),
             look_every: Duration::from_secs(1),
             note_every: Duration::from_secs(10),
+            tell_every: Duration::from_secs(60),
+            drop_every: Duration::from_secs(300),
         }
+    }
+}
+
+impl Pace {
+    /// Where messages are kept for a short time only, what is needed for that comes more often.
+    pub fn for_retention(mut self, retention: Duration) -> Self {
+        let often = (retention / 8).max(self.pause_max);
+        self.note_every = self.note_every.min(often);
+        self.tell_every = self.tell_every.min(often);
+        self.drop_every = self.drop_every.min(often * 2);
+        self
     }
 }
 
@@ -64,6 +82,8 @@ impl Default for Pace {
 pub struct Status {
     /// How far it is placed here.
     pub position: Position,
+    /// The sequence up to which that is noted: a crash takes this node back to there, and no further.
+    pub noted: u64,
     /// Whether it has reached what the stream held when it was started.
     pub is_caught_up: bool,
     /// Since when the stream hasn't answered, if it doesn't.
@@ -92,6 +112,8 @@ pub struct Shard<S> {
     pub status: watch::Sender<Status>,
     /// Whether it is to end.
     pub is_ending: watch::Receiver<bool>,
+    /// Whether the other nodes know what this one needs.
+    pub joining: watch::Receiver<Joining>,
     /// How far it is.
     pub position: Position,
     /// What isn't planned yet.
@@ -121,7 +143,7 @@ impl<S: Stream> Shard<S> {
     ///
     /// Cancellation: may be dropped at any time, as by a crash; what was acknowledged is in the stream.
     pub async fn run(mut self) {
-        let ended = match self.catch_up().await {
+        let ended = match self.begin().await {
             Ok(()) => self.work().await,
             Err(end) => end,
         };
@@ -160,6 +182,31 @@ impl<S: Stream> Shard<S> {
         self.requests.close();
         while let Some(request) = self.requests.recv().await {
             request.refuse(error());
+        }
+    }
+
+    async fn begin(&mut self) -> Result<(), End> {
+        self.join().await?;
+        self.catch_up().await
+    }
+
+    /// Waits until the other nodes know where this one is: what it needs is kept from then on.
+    async fn join(&mut self) -> Result<(), End> {
+        loop {
+            let joining = self.joining.borrow_and_update().clone();
+            match joining {
+                Joining::Told => return Ok(()),
+                Joining::NotTold(error) => self.note_unreachable(&error),
+                Joining::Begun => {}
+            }
+            tokio::select! {
+                biased;
+                () = ended(&mut self.is_ending) => return Err(End::Asked),
+                changed = self.joining.changed() => if changed.is_err() {
+                    // Nobody tells any more. What isn't kept is noticed.
+                    return Ok(());
+                }
+            }
         }
     }
 
@@ -474,7 +521,12 @@ impl<S: Stream> Shard<S> {
         }
         self.noted.1 = Instant::now();
         match notes::write_position(&self.store, self.number, self.position).await {
-            Ok(()) => self.noted.0 = self.position,
+            Ok(()) => {
+                let position = self.position;
+                self.noted.0 = position;
+                self.status
+                    .send_modify(|status| status.noted = position.sequence);
+            }
             Err(error @ PlaceError::Stopped) => {
                 return Err(Stopped::Disk {
                     shard: self.number,
