@@ -30,10 +30,12 @@ use std::time::{Duration, Instant};
 use demo::{Demo, KEY};
 use link::Link;
 use load::{Acknowledged, Load};
-use server::{Answer, Client, PATIENCE, Server};
+use server::{Answer, Client, PATIENCE, Server, arg, run};
 
 /// Two clusters at the same time would only wait for each other.
 static ALONE: Mutex<()> = Mutex::new(());
+/// How long the stream keeps messages where it is to age: for longer than a copy takes.
+const KEPT: &str = "15s";
 /// How long a node is stopped, or cut off.
 const AWAY: Duration = Duration::from_secs(20);
 
@@ -206,7 +208,7 @@ fn whatever_is_killed_stopped_or_cut_off_nothing_acknowledged_is_lost_or_doubled
     let ends: Vec<SocketAddr> = links.iter().map(|link| link.address).collect();
     let folder = tempfile::tempdir().unwrap();
     let fourth_store = folder.path().join("node-4");
-    let fourth = demo.another_node(&fourth_store, &ends);
+    let fourth = demo.another_node(&fourth_store, &ends, &[]);
     let mut nodes: Vec<SocketAddr> = [1, 2, 3].map(|node| demo.address(node)).into();
     nodes.push(fourth.address);
     let slugs = ["first", "second", "third"];
@@ -315,5 +317,86 @@ fn whatever_is_killed_stopped_or_cut_off_nothing_acknowledged_is_lost_or_doubled
         for line in log.lines() {
             assert!(files.contains(line), "{line}");
         }
+    }
+}
+
+#[test]
+fn an_aged_stream_stops_an_empty_node_and_is_followed_by_a_copy() {
+    let _alone = ALONE.lock();
+    let Some(mut demo) = Demo::start_with(&[("TRIALOG_JOURNAL_RETENTION", KEPT)]) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes: Vec<SocketAddr> = [1, 2, 3].map(|node| demo.address(node)).into();
+    let slugs = ["first", "second", "third"];
+    for slug in slugs {
+        let path = format!("/experiment/{slug}");
+        let made = ask(nodes[0], "PUT", &path, r#"{"variants":["A"]}"#);
+        assert_eq!(made.status, 201, "{made:?}");
+    }
+    let load = Load::start(&nodes, &slugs, 0);
+    load.wait_for(300);
+    // With entries coming all the time, what is old goes.
+    let (held, ever) = wait_until("messages are dropped", || {
+        let (held, ever) = demo.messages();
+        (ever - held >= 100).then_some((held, ever))
+    });
+    eprintln!("the stream holds {held} of {ever} messages");
+    // An empty node would have a log without its beginning.
+    let keeps = ["--journal-retention", KEPT];
+    let empty = demo.another_node(&folder.path().join("empty"), &demo.nats(), &keeps);
+    let line = empty.wait_until_said("trialog backup");
+    assert!(line.contains("ERROR"), "{line}");
+    let refused = ask(empty.address, "GET", "/ready", "");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    let list = ask(empty.address, "GET", "/experiments", "");
+    assert_eq!(list.status, 200, "{list:?}");
+    drop(empty.end());
+    // A copy of another node's folder, taken while entries come, goes on from there.
+    let copy = folder.path().join("copy");
+    let (data, url) = (demo.store(2), format!("http://{}", nodes[1]));
+    let begun = Instant::now();
+    let copied = run(&[
+        "backup",
+        arg(&copy),
+        "--data",
+        arg(&data),
+        "--server",
+        &url,
+        "--api-key",
+        KEY,
+    ]);
+    assert!(copied.status.success(), "{copied:?}");
+    assert!(copy.join("replica/identity.json").exists());
+    assert!(!copy.join("replica/node.json").exists());
+    let verified = run(&["verify", arg(&copy)]);
+    assert!(verified.status.success(), "{verified:?}");
+    assert!(!demo.replayed(&copy).is_empty());
+    let (status, words) = Server::try_start(&copy, &[]).err().unwrap();
+    assert_eq!(status.code(), Some(1), "{words}");
+    assert!(words.contains("a copy of one"), "{words}");
+    let fourth = demo.another_node(&copy, &demo.nats(), &keeps);
+    eprintln!("a copy was made and started within {:?}", begun.elapsed());
+    nodes.push(fourth.address);
+    wait_until("the copy is ready", || {
+        let ready = ask(fourth.address, "GET", "/ready", "");
+        (ready.status == 200).then_some(())
+    });
+    load.wait_for(100);
+    let more = Load::start(&[fourth.address], &["third"], 1_000_000);
+    more.wait_for(10);
+    let mut acknowledged = load.end();
+    acknowledged.extend(more.end());
+    for slug in slugs {
+        let sent = acknowledged.values().filter(|sent| sent.slug == slug);
+        let log = log_of(&nodes, slug, sent.count());
+        check(&log, slug, &acknowledged);
+    }
+    assert!(fourth.end().0.success());
+    demo.end();
+    let files = demo.replayed(&demo.store(1));
+    for dir in [demo.store(2), demo.store(3), copy] {
+        let is_same = demo.replayed(&dir) == files;
+        assert!(is_same, "{} has other entries", dir.display());
     }
 }

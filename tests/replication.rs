@@ -91,6 +91,7 @@ impl Nodes {
             let options = ReplicaOptions {
                 stream: STREAM.into(),
                 shard_count: SHARDS,
+                retention: None,
                 pace: Pace {
                     answer_within,
                     ..Pace::default()

@@ -36,7 +36,8 @@ impl FromStr for Where {
 pub fn check_local(dir: &Path) -> Result<()> {
     ensure!(
         !dir.join(FOLLOWS).exists(),
-        "{} is a node of a replicated store: start it with the --journal nats://… that it had",
+        "{} is a node of a replicated store, or a copy of one: start it with the --journal nats://… that it had, \
+         or send its entries to another store with `trialog replay --to`",
         dir.display()
     );
     Ok(())
@@ -72,6 +73,7 @@ mod replicated {
     use tokio::time::{Instant, sleep};
     use tracing::debug;
 
+    use super::super::human::seconds;
     use crate::auth::{Keyring, KeyringError};
     use crate::experiment::Store;
     use crate::replica::{JetStream, JetStreamOptions, KeyBucket, Pace, Replica, ReplicaOptions};
@@ -98,6 +100,24 @@ mod replicated {
         #[arg(long, env = "TRIALOG_JOURNAL_SHARDS", value_name = "COUNT", default_value_t = 64,
             value_parser = clap::value_parser!(u16).range(1..=4096))]
         journal_shards: u16,
+        /// With --journal nats://…: for so long the stream keeps each message at least, and for longer what a node
+        /// still needs that was heard of in this time; `all`: for ever. The shortest one of all nodes counts.
+        #[arg(long, env = "TRIALOG_JOURNAL_RETENTION", value_name = "TIME", default_value = "7d",
+            value_parser = kept)]
+        journal_retention: Kept,
+    }
+
+    /// How long the stream keeps messages at least; `None`: for ever.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Kept(Option<Duration>);
+
+    fn kept(text: &str) -> Result<Kept, String> {
+        if text == "all" {
+            return Ok(Kept(None));
+        }
+        let parse = seconds(Duration::from_secs(1), Duration::from_secs(10 * 31_536_000));
+        let time = parse(text).map_err(|error| format!("it is all, or a time: {error}"))?;
+        Ok(Kept(Some(time)))
     }
 
     /// A node of a replicated store.
@@ -139,10 +159,13 @@ mod replicated {
                 shared => break shared?,
             }
         };
+        let Kept(retention) = args.journal_retention;
+        let pace = Pace::default();
         let following = ReplicaOptions {
             stream: options.stream,
             shard_count: options.shard_count,
-            pace: Pace::default(),
+            retention,
+            pace: retention.map_or(pace, |retention| pace.for_retention(retention)),
         };
         let replica = Replica::start(store.clone(), Arc::new(stream), following).await?;
         Ok(Joined {
@@ -150,6 +173,21 @@ mod replicated {
             keys,
             has_keys,
         })
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_stream_keeps_all_or_for_a_time() {
+            assert_eq!(kept("all"), Ok(Kept(None)));
+            let week = Duration::from_secs(7 * 86_400);
+            assert_eq!(kept("7d"), Ok(Kept(Some(week))));
+            for bad in ["", "0", "none", "7 days", "100000d"] {
+                assert!(kept(bad).is_err(), "{bad}");
+            }
+        }
     }
 }
 

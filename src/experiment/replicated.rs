@@ -25,7 +25,9 @@ use crate::log::segment_file::Trouble;
 use crate::model::{Definition, LogId, NewEntry, Slug, VARIANTS_MAX};
 
 /// The folder of a replica's notes, in the store's.
-const NOTES_DIR: &str = "replica";
+pub const NOTES_DIR: &str = "replica";
+/// The note of who the node is, which no copy has.
+pub const NODE_FILE: &str = "node.json";
 const NOTE_LEN_MAX: u64 = 4096;
 
 /// The entries of one request. Shared, since they are planned anew when another node was first.

@@ -3,16 +3,18 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use super::definition::DefinitionFile;
-use super::folder::{self, Folder};
+use super::folder::{self, Folder, LOCK_FILE};
+use super::replicated::{NODE_FILE, NOTES_DIR};
 use super::sealer::SEALING_THREAD;
 use super::store::{Store, StoreOptions};
 pub(crate) use crate::fs::sim::{Crash, Failure, Fault, Op, SimMachine};
+use crate::fs::{parent, write_all_at};
 use crate::journal::checkpoint::{self, Checkpointer};
 use crate::journal::committer::Committer;
 use crate::journal::local::{LocalOptions, Parts};
@@ -109,6 +111,55 @@ pub(crate) fn held(machine: &SimMachine) -> Result<Held, String> {
         held.push((slug, incarnation, file.definition, entries));
     }
     Ok(held)
+}
+
+/// Files with their bytes.
+pub(crate) type Files = Vec<(PathBuf, Vec<u8>)>;
+
+/// What a replica on this machine has noted, without who it is.
+pub(crate) fn notes(machine: &SimMachine) -> Result<Files, String> {
+    let dir = Path::new(STORE).join(NOTES_DIR);
+    files(machine, |path| path.starts_with(&dir))
+}
+
+/// Puts what is on a machine, where nothing runs, on an empty one, with notes that were taken before: as a backup
+/// beside a server would.
+pub(crate) fn copy(from: &SimMachine, notes: Files, to: &SimMachine) -> Result<(), String> {
+    let dir = Path::new(STORE).join(NOTES_DIR);
+    let mut all = files(from, |path| !path.starts_with(&dir))?;
+    all.extend(notes);
+    let disk = to.host().disk;
+    let mut made = std::collections::BTreeSet::from([PathBuf::from("/")]);
+    let failed = |error: io::Error| error.to_string();
+    for (path, bytes) in all {
+        let above: Vec<_> = path.ancestors().skip(1).map(Path::to_path_buf).collect();
+        for dir in above.into_iter().rev() {
+            if made.insert(dir.clone()) {
+                disk.create_dir(&dir).map_err(failed)?;
+                disk.sync_dir(&parent(&dir)).map_err(failed)?;
+            }
+        }
+        let file = disk.create(&path).map_err(failed)?;
+        write_all_at(&*file, &bytes, 0).map_err(failed)?;
+        file.sync_data().map_err(failed)?;
+        disk.sync_dir(&parent(&path)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn files(machine: &SimMachine, wanted: impl Fn(&Path) -> bool) -> Result<Files, String> {
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let is_left_out = name.is_some_and(|name| [NODE_FILE, LOCK_FILE].contains(&name));
+        wanted(path) && !is_left_out && path.extension().is_none_or(|ending| ending != "tmp")
+    };
+    let paths = machine.files().into_iter().filter(is_ours);
+    let read = paths.map(|path| {
+        let bytes = machine.read(&path);
+        bytes.map(|bytes| (path, bytes))
+    });
+    let read = read.collect::<io::Result<Files>>();
+    read.map_err(|error| error.to_string())
 }
 
 /// A journal that commits a group where it is submitted.

@@ -1,6 +1,9 @@
 //! A consistent copy of a store, which can be served itself. Of a store that nobody has open, it is what a
 //! start would find; beside a server, which says how far each segment is durable, it is all that was
 //! acknowledged before. It appears under its name when it is whole and synced.
+//!
+//! Of a node of a replicated store it is a new node: it has the notes of how far that one is on its stream, copied
+//! before all else, so that they never lead what the copy has; and no number, which it draws when it is started.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,7 @@ use crate::experiment::definition::{DEFINITION_FILE, DefinitionFile};
 use crate::experiment::folder::{
     FORMAT_FILE, LOCK_FILE, experiment_dir, experiments_dir, read_store_id,
 };
+use crate::experiment::replicated::{NODE_FILE, NOTES_DIR};
 use crate::fs::{
     Access, Disk, File, Host, LockGuard, naming, parent, read_exact_at, read_small, replace_file,
     write_all_at,
@@ -110,10 +114,12 @@ pub fn backup(
     let store_id = read_store_id(&**disk, from).map_err(OfflineError::from)?;
     let store_id = store_id.ok_or_else(|| BackupError::NotAStore(from.to_path_buf()))?;
     let target = Target::begin(host, to)?;
-    let copied = match ask {
+    // First: a note that is older than what it stands beside has the node place again what it has.
+    let noted = target.copy_notes(from);
+    let copied = noted.and_then(|()| match ask {
         Some(ask) => target.copy_beside(from, ask),
         None => target.copy_settled(from),
-    };
+    });
     let finished = copied.and_then(|copied| {
         target.finish(from, to, store_id)?;
         Ok(copied)
@@ -197,6 +203,28 @@ impl Target {
         if self.clear().is_ok() {
             remove_if_possible(&*self.host.disk, &self.dir);
         }
+    }
+
+    /// Copies what a node remembers of its stream, but for who it is: the copy is another node.
+    fn copy_notes(&self, from: &Path) -> Result<(), BackupError> {
+        let disk = &*self.host.disk;
+        let (from, to) = (from.join(NOTES_DIR), self.dir.join(NOTES_DIR));
+        let listed = match disk.list(&from) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            listed => listed.map_err(naming(&from))?,
+        };
+        disk.create_dir(&to).map_err(naming(&to))?;
+        for entry in listed {
+            // Others are about to become notes.
+            if entry.name == NODE_FILE || !entry.name.ends_with(".json") {
+                continue;
+            }
+            let note = from.join(&entry.name);
+            let bytes = read_small(disk, &note, SMALL_FILE_MAX).map_err(naming(&note))?;
+            write_new(disk, &to.join(&entry.name), &bytes)?;
+        }
+        disk.sync_dir(&to).map_err(naming(&to))?;
+        Ok(())
     }
 
     /// Copies a store that nobody has open, and keeps it so.
@@ -473,6 +501,7 @@ fn is_broken_off(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
         "FORMAT.tmp",
         "journal",
         "experiments",
+        NOTES_DIR,
     ];
     let listed = disk.list(dir).map_err(naming(dir))?;
     Ok(listed

@@ -46,13 +46,27 @@ pub enum Stopped {
     /// The stream isn't the one that this node has followed.
     #[error(
         "shard {shard}: the stream has lost messages that were acknowledged, or isn't the one that this node \
-         has followed ({what}); restore the stream, or begin a new node with an empty folder"
+         has followed ({what}); restore the stream, or begin anew with a copy of a node that follows it"
     )]
     Diverged {
         /// The shard.
         shard: u16,
         /// What was seen.
         what: String,
+    },
+    /// What this node needs next was dropped.
+    #[error(
+        "shard {shard}: this node is new, or was away for longer than the stream keeps messages: it is behind \
+         message {placed}, and what comes next was written behind message {kept}; begin with a copy of another \
+         node's folder: run `trialog backup` there, and start this node on the copy"
+    )]
+    Behind {
+        /// The shard.
+        shard: u16,
+        /// The last message that is placed here.
+        placed: u64,
+        /// The message behind which the first one was written that the stream still has.
+        kept: u64,
     },
     /// A message can't be read.
     #[error("shard {shard}: message {sequence} of the stream can't be read: {error}")]

@@ -4,9 +4,11 @@
 //! before it on its subject. Nodes listen to that. It is a plain subscription: what is missed is asked for.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_nats::jetstream::kv::Store;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, StorageType};
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request, ServerAddr, StatusCode};
 use bytes::Bytes;
@@ -19,10 +21,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+use super::ageing::{Report, Told};
 use super::announced::{Announced, Announcements};
+use super::keys::open_bucket;
 use super::node::SHARDS_MAX;
 use super::position::MessageId;
 use super::stream::{PublishError, Stream, Unreachable};
+
+mod ageing;
 
 /// Where the number of shards stands in a stream's metadata.
 const SHARDS: &str = "trialog-shards";
@@ -110,18 +116,23 @@ pub struct JetStream {
     client: Client,
     name: String,
     request_timeout: Duration,
-    told: Arc<[Told]>,
+    heard: Arc<[Heard]>,
     listener: JoinHandle<()>,
+    /// What each node has told.
+    nodes: Store,
+    can_drop: bool,
+    /// Whether the server was found to be too old to find messages by time.
+    is_too_old: AtomicBool,
 }
 
-/// What was told of a shard.
+/// What was heard of a shard.
 #[derive(Default)]
-struct Told {
+struct Heard {
     announcements: Mutex<Announcements>,
     is_new: Notify,
 }
 
-impl Told {
+impl Heard {
     fn announcements(&self) -> MutexGuard<'_, Announcements> {
         let announcements = self.announcements.lock();
         announcements.unwrap_or_else(PoisonError::into_inner)
@@ -146,6 +157,8 @@ struct Stored {
 #[derive(Deserialize)]
 struct StoredMessage {
     seq: u64,
+    #[serde(default)]
+    time: String,
 }
 
 #[derive(Deserialize)]
@@ -166,16 +179,21 @@ impl JetStream {
         }
         let until = Instant::now() + options.connect_within;
         let client = reach(&options, until).await?;
-        make(&client, &options, until).await?;
+        let can_drop = make(&client, &options, until).await?;
+        let description = "how far trialog's nodes have noted to be";
+        let nodes = open_bucket(client.clone(), &options, "nodes", description).await?;
         let shard_count = options.shard_count.clamp(1, SHARDS_MAX);
-        let told: Arc<[Told]> = (0..shard_count).map(|_| Told::default()).collect();
-        let listener = tokio::spawn(listen(client.clone(), name.clone(), told.clone()));
+        let heard: Arc<[Heard]> = (0..shard_count).map(|_| Heard::default()).collect();
+        let listener = tokio::spawn(listen(client.clone(), name.clone(), heard.clone()));
         Ok(Self {
             client,
             name: options.stream,
             request_timeout: options.request_timeout,
-            told,
+            heard,
             listener,
+            nodes,
+            can_drop,
+            is_too_old: AtomicBool::new(false),
         })
     }
 
@@ -280,21 +298,41 @@ impl Stream for JetStream {
     }
 
     fn announced(&self, shard: u16, after: u64) -> Announced {
-        match self.told.get(usize::from(shard)) {
-            Some(told) => told.announcements().take(after),
+        match self.heard.get(usize::from(shard)) {
+            Some(heard) => heard.announcements().take(after),
             None => Announced::Nothing,
         }
     }
 
     async fn changed(&self, shard: u16) {
-        match self.told.get(usize::from(shard)) {
-            Some(told) => told.is_new.notified().await,
+        match self.heard.get(usize::from(shard)) {
+            Some(heard) => heard.is_new.notified().await,
             None => std::future::pending().await,
         }
     }
 
     fn message_bytes_max(&self) -> usize {
         self.client.max_payload().saturating_sub(HEADERS_LEN_MAX)
+    }
+
+    async fn tell(&self, node: u64, report: &Report) -> Result<(), Unreachable> {
+        self.put_report(node, report).await
+    }
+
+    async fn told(&self) -> Result<Vec<Told>, Unreachable> {
+        self.reports().await
+    }
+
+    async fn first_since(&self, shard: u16, time_ms: u64) -> Result<Option<u64>, Unreachable> {
+        self.found_since(shard, time_ms).await
+    }
+
+    async fn drop_before(&self, shard: u16, sequence: u64) -> Result<u64, Unreachable> {
+        self.purge(shard, sequence).await
+    }
+
+    fn can_drop(&self) -> bool {
+        self.can_drop
     }
 }
 
@@ -310,7 +348,7 @@ fn number(message: &Message, header: &str) -> Option<u64> {
 }
 
 /// Keeps what the stream says it has stored. Ends with the client.
-async fn listen(client: Client, name: String, told: Arc<[Told]>) {
+async fn listen(client: Client, name: String, heard: Arc<[Heard]>) {
     let subscribed = client.subscribe(format!("{name}{STORED}.*")).await;
     let mut subscription = match subscribed {
         Ok(subscription) => subscription,
@@ -322,15 +360,15 @@ async fn listen(client: Client, name: String, told: Arc<[Told]>) {
     while let Some(message) = subscription.next().await {
         let shard = message.subject.rsplit('.').next();
         let shard = shard.and_then(|shard| shard.parse::<usize>().ok());
-        let Some(told) = shard.and_then(|shard| told.get(shard)) else {
+        let Some(heard) = shard.and_then(|shard| heard.get(shard)) else {
             continue;
         };
         let sequence = number(&message, "Nats-Sequence");
         let previous = number(&message, "Nats-Last-Sequence");
         if let (Some(sequence), Some(previous)) = (sequence, previous) {
             let payload = message.payload;
-            told.announcements().push(sequence, previous, payload);
-            told.is_new.notify_one();
+            heard.announcements().push(sequence, previous, payload);
+            heard.is_new.notify_one();
         }
     }
 }
@@ -361,12 +399,13 @@ async fn reach(options: &JetStreamOptions, until: Instant) -> Result<Client, Con
     }
 }
 
-/// Finds the stream, or makes it. A cluster that has just been started takes some tries.
+/// Finds the stream, or makes it; says whether it lets messages be dropped. A cluster that has just been started
+/// takes some tries.
 async fn make(
     client: &Client,
     options: &JetStreamOptions,
     until: Instant,
-) -> Result<(), ConnectError> {
+) -> Result<bool, ConnectError> {
     let context = async_nats::jetstream::new(client.clone());
     let shard_count = options.shard_count.to_string();
     let config = Config {
@@ -374,11 +413,11 @@ async fn make(
         subjects: vec![format!("{}.*", options.stream)],
         storage: StorageType::File,
         num_replicas: options.replicas,
-        // What was acknowledged goes only when somebody deletes the stream: no limit drops a message, and no
-        // request takes one away. So each subject's last one is always there.
+        // What was acknowledged goes only when a node asks for it, or somebody deletes the stream: no limit
+        // drops a message, and no request takes a single one away.
         discard: DiscardPolicy::New,
         deny_delete: true,
-        deny_purge: true,
+        deny_purge: false,
         allow_direct: true,
         republish: Some(Republish {
             source: format!("{}.*", options.stream),
@@ -407,8 +446,8 @@ async fn make(
         format!("it has {said} shards, and {shard_count} are asked for")
     } else if there.storage != StorageType::File {
         "it keeps its messages in memory".into()
-    } else if !there.allow_direct || !there.deny_delete || !there.deny_purge {
-        "it must have allow_direct, deny_delete and deny_purge".into()
+    } else if !there.allow_direct || !there.deny_delete {
+        "it must have allow_direct and deny_delete".into()
     } else if there.republish != config.republish {
         let destination = config.republish.map(|republish| republish.destination);
         format!(
@@ -419,7 +458,8 @@ async fn make(
         let (replicas, asked) = (there.num_replicas, options.replicas);
         format!("{replicas} servers keep each message, and {asked} are asked for")
     } else {
-        return Ok(());
+        // One that was made with `deny_purge` can never be changed to allow it.
+        return Ok(!there.deny_purge);
     };
     let stream = options.stream.clone();
     Err(ConnectError::Unfit { stream, what })

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::jetstream::kv::{self, Operation, Store, UpdateErrorKind};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, StorageType};
 use futures_util::StreamExt;
@@ -37,31 +38,9 @@ impl KeyBucket {
         stream: &JetStream,
         options: &JetStreamOptions,
     ) -> Result<Self, ConnectError> {
-        let context = async_nats::jetstream::new(stream.client());
-        let bucket = format!("{}-keys", options.stream);
-        let config = kv::Config {
-            bucket: bucket.clone(),
-            description: "trialog's API keys, without their secrets".into(),
-            history: 1,
-            storage: StorageType::File,
-            num_replicas: options.replicas,
-            ..kv::Config::default()
-        };
-        let until = Instant::now() + options.connect_within;
-        let store = loop {
-            let wait = options.request_timeout * 5;
-            // Another node may have made it meanwhile.
-            if let Ok(Ok(store)) = timeout(wait, context.get_key_value(bucket.as_str())).await {
-                break store;
-            }
-            match timeout(wait, context.create_key_value(config.clone())).await {
-                Ok(Ok(store)) => break store,
-                Ok(Err(error)) => retry(options, until, error.to_string()).await?,
-                Err(_) => retry(options, until, "no answer in time".into()).await?,
-            }
-        };
+        let description = "trialog's API keys, without their secrets";
         Ok(Self {
-            store,
+            store: open_bucket(stream.client(), options, "keys", description).await?,
             request_timeout: options.request_timeout,
             runtime: Handle::current(),
         })
@@ -124,6 +103,38 @@ impl SharedKeys for KeyBucket {
             Ok(Err(error)) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(None),
             Ok(Err(error)) => Err(io::Error::other(error)),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// Finds the bucket of a stream that is called so, or makes it.
+pub(super) async fn open_bucket(
+    client: Client,
+    options: &JetStreamOptions,
+    name: &str,
+    description: &str,
+) -> Result<Store, ConnectError> {
+    let context = async_nats::jetstream::new(client);
+    let bucket = format!("{}-{name}", options.stream);
+    let config = kv::Config {
+        bucket: bucket.clone(),
+        description: description.into(),
+        history: 1,
+        storage: StorageType::File,
+        num_replicas: options.replicas,
+        ..kv::Config::default()
+    };
+    let until = Instant::now() + options.connect_within;
+    loop {
+        let wait = options.request_timeout * 5;
+        // Another node may have made it meanwhile.
+        if let Ok(Ok(store)) = timeout(wait, context.get_key_value(bucket.as_str())).await {
+            return Ok(store);
+        }
+        match timeout(wait, context.create_key_value(config.clone())).await {
+            Ok(Ok(store)) => return Ok(store),
+            Ok(Err(error)) => retry(options, until, error.to_string()).await?,
+            Err(_) => retry(options, until, "no answer in time".into()).await?,
         }
     }
 }

@@ -30,6 +30,10 @@
 //! again: entries with ids that the log has already are passed over, and so is what belongs to a life of an
 //! experiment that has ended.
 //!
+//! The stream ages ([`ageing`]): nodes tell each other how far they have noted to be, and any of them drops
+//! what is old and what all that were heard of have noted. A node that was away for longer, or an empty one, finds a
+//! gap behind its position and stops; it begins anew with a copy of another node's folder.
+//!
 //! # What holds, and who sees to it
 //!
 //! | invariant | owner |
@@ -42,6 +46,9 @@
 //! | a note of how far a node is never leads | [`notes`]: it is written when what it counts is on stable storage |
 //! | a stream that lost what it acknowledged is noticed | each message names the one before it by its sequence *and* its id; the shard stops ([`error::Stopped::Diverged`]) |
 //! | a node whose files have a hole answers nothing from behind it | what can't be placed stops its shard there ([`error::Stopped::Files`]); other shards go on |
+//! | what is dropped from the stream is on the disk of every node that was heard of | [`ageing`] tells what is noted, never what is placed, and drops what all have told |
+//! | a shard's last message is never dropped | [`ageing`]: nobody could name what the next one stands behind |
+//! | who needs what was dropped never passes over it | the chain again: [`error::Stopped::Behind`] |
 //! | everything is bounded | requests by each shard's channel and the budget of bytes in flight, a message by what the stream takes |
 //!
 //! API keys are no part of the chain: they are one value that nodes change in turns ([`keys`]).
@@ -49,6 +56,7 @@
 //! The stream itself is a trait ([`stream`]): JetStream in use ([`jetstream`]), and in tests a simulated one that
 //! refuses, delays, forgets to answer and is cut off, as a seed says (`sim`).
 
+pub mod ageing;
 mod announced;
 pub mod error;
 pub mod jetstream;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -9,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::error;
 
+use super::ageing::{Ageing, Joining};
 use super::error::{ReplicaError, Stopped};
 use super::notes::{self, Identity, StartError};
 use super::plan::{AppendRequest, Reply, Request};
@@ -30,6 +32,8 @@ pub struct ReplicaOptions {
     pub stream: String,
     /// How many shards it has.
     pub shard_count: u16,
+    /// How long the stream keeps messages at least; `None`: for ever.
+    pub retention: Option<Duration>,
     /// How long is waited for what.
     pub pace: Pace,
 }
@@ -63,7 +67,7 @@ struct Handle {
 }
 
 impl Replica {
-    /// Starts a task for each shard. The store may be new, or one that has followed this stream before.
+    /// Starts a task for each shard, and one that tells the other nodes how far they are. The store may be new, or one that has followed this stream before.
     pub async fn start<S: Stream>(
         store: Arc<Store>,
         stream: Arc<S>,
@@ -72,6 +76,7 @@ impl Replica {
         let shard_count = options.shard_count.clamp(1, SHARDS_MAX);
         let identity = Identity::of(&store, &options.stream, shard_count).await?;
         let (is_ending, ending) = watch::channel(false);
+        let mut joining = Vec::with_capacity(usize::from(shard_count));
         let mut shards = Vec::with_capacity(usize::from(shard_count));
         let mut tasks = JoinSet::new();
         for number in 0..shard_count {
@@ -79,8 +84,12 @@ impl Replica {
             let (sender, requests) = mpsc::channel(REQUESTS_MAX);
             let (status, told) = watch::channel(Status {
                 position,
+                noted: position.sequence,
                 ..Status::default()
             });
+            // One for each, so that all go on in the same order in every run of a simulation.
+            let (joins, joined) = watch::channel(Joining::Begun);
+            joining.push(joins);
             let shard = Shard {
                 number,
                 node: identity.node(),
@@ -90,6 +99,7 @@ impl Replica {
                 requests,
                 status,
                 is_ending: ending.clone(),
+                joining: joined,
                 position,
                 waiting: VecDeque::new(),
                 noted: (position, Instant::now()),
@@ -101,6 +111,18 @@ impl Replica {
                 status: told,
             });
         }
+        let ageing = Ageing {
+            node: identity.node(),
+            store: store.clone(),
+            stream,
+            pace: options.pace,
+            retention: options.retention,
+            shards: shards.iter().map(|shard| shard.status.clone()).collect(),
+            joining,
+            is_ending: ending,
+            dropped: vec![0; shards.len()],
+        };
+        tasks.spawn(ageing.run());
         Ok(Self {
             store,
             identity,
@@ -222,7 +244,7 @@ impl Replica {
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                error!(%error, "a shard's task ended by a bug: its requests were told that nobody knows");
+                error!(%error, "a task ended by a bug: requests of its shard were told that nobody knows");
             }
         }
     }

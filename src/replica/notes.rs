@@ -3,6 +3,11 @@
 //!
 //! How far it is may lag behind what is in the logs: what is placed twice is passed over the second time. It
 //! never leads: a note is written when what it counts is on stable storage.
+//!
+//! The node's number is in a file of its own, which `trialog backup` leaves out: so a copy that is started
+//! elsewhere is a new node. Where a folder was copied with it, two nodes have one number. Nothing that is stored
+//! depends on it, since a message is known by its 128 random bits; but the other nodes hear of the two as of one,
+//! and may drop what the one that is behind still needs: it stops then ([`Stopped::Behind`](super::Stopped)).
 
 use std::io;
 
@@ -11,22 +16,34 @@ use tracing::warn;
 
 use super::position::{MessageId, Position};
 use crate::experiment::Store;
-use crate::experiment::replicated::PlaceError;
+use crate::experiment::replicated::{NODE_FILE, PlaceError};
 use crate::json_file;
 
 const FORMAT: u32 = 1;
 const IDENTITY: &str = "identity.json";
 
 /// Which stream a node follows, and who it is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    format: u32,
     /// The stream's name.
     pub stream: String,
     /// How many shards it has.
     pub shard_count: u16,
-    /// The node, 16 hexadecimal digits.
+    node: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Followed {
+    format: u32,
+    stream: String,
+    shard_count: u16,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Number {
+    format: u32,
+    /// 16 hexadecimal digits.
     node: String,
 }
 
@@ -81,39 +98,65 @@ pub enum StartError {
 }
 
 impl Identity {
-    /// Who this node is. One that is new to a stream draws that, and remembers it.
+    /// Who this node is. One that is new to a stream, or a copy of another one, draws that, and remembers it.
     pub async fn of(store: &Store, stream: &str, shard_count: u16) -> Result<Self, StartError> {
-        if let Some(known) = read::<Self>(store, IDENTITY).await? {
-            if known.format != FORMAT || known.stream != stream || known.shard_count != shard_count
+        match read::<Followed>(store, IDENTITY).await? {
+            Some(known)
+                if known.format != FORMAT
+                    || known.stream != stream
+                    || known.shard_count != shard_count =>
             {
                 return Err(StartError::OtherStream {
                     stream: known.stream,
                     shard_count: known.shard_count,
                 });
             }
-            return Ok(known);
+            Some(_) => {}
+            None if !store.slugs(None, 1).is_empty() => return Err(StartError::Local),
+            None => {
+                let followed = Followed {
+                    format: FORMAT,
+                    stream: stream.to_owned(),
+                    shard_count,
+                };
+                let bytes = encode(IDENTITY, &followed)?;
+                store.write_note(IDENTITY, bytes).await?;
+            }
         }
-        if !store.slugs(None, 1).is_empty() {
-            return Err(StartError::Local);
-        }
-        let drawn = store.random().map_err(|error| StartError::Io {
-            what: "drawing a node's number",
-            error,
-        })?;
-        let identity = Self {
-            format: FORMAT,
+        Ok(Self {
             stream: stream.to_owned(),
             shard_count,
-            node: format!("{:016x}", drawn as u64),
-        };
-        store.write_note(IDENTITY, encode(&identity)?).await?;
-        Ok(identity)
+            node: number(store).await?,
+        })
     }
 
     /// The node's number.
     pub fn node(&self) -> u64 {
-        u64::from_str_radix(&self.node, 16).unwrap_or_default()
+        self.node
     }
+}
+
+async fn number(store: &Store) -> Result<u64, StartError> {
+    if let Some(known) = read::<Number>(store, NODE_FILE).await? {
+        let node = u64::from_str_radix(&known.node, 16);
+        return node.map_err(|error| StartError::BadNote {
+            name: NODE_FILE.into(),
+            error: error.to_string(),
+        });
+    }
+    let drawn = store.random().map_err(|error| StartError::Io {
+        what: "drawing a node's number",
+        error,
+    })?;
+    let node = drawn as u64;
+    let number = Number {
+        format: FORMAT,
+        node: format!("{node:016x}"),
+    };
+    store
+        .write_note(NODE_FILE, encode(NODE_FILE, &number)?)
+        .await?;
+    Ok(node)
 }
 
 /// How far this node is on a shard. Where that can't be read, it begins in front and passes over what is there.
@@ -161,8 +204,8 @@ fn progress_name(shard: u16) -> String {
     format!("shard-{shard:04}.json")
 }
 
-fn encode(identity: &Identity) -> Result<Vec<u8>, StartError> {
-    json_file::encode(identity).map_err(|error| bad(IDENTITY, &error))
+fn encode(name: &str, note: &impl Serialize) -> Result<Vec<u8>, StartError> {
+    json_file::encode(note).map_err(|error| bad(name, &error))
 }
 
 async fn read<T: serde::de::DeserializeOwned>(

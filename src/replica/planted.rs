@@ -16,6 +16,14 @@ pub enum Bug {
     PublishedBlindly,
     /// How far the node is, is noted before it is there.
     ProgressLeads,
+    /// The others are told how far the node has placed, and not how far it has noted.
+    PlacedIsTold,
+    /// Messages are dropped that another node still needs.
+    OthersNotMinded,
+    /// A shard's last message is dropped, too.
+    LastIsDropped,
+    /// Messages that are gone are passed over.
+    GapPassedOver,
 }
 
 pub use switch::*;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
+use super::ageing::Joining;
 use super::announced::Announced;
 use super::error::{ReplicaError, Stopped};
 use super::message::{MESSAGE_BYTES_MAX, Message};
@@ -46,6 +47,10 @@ pub struct Pace {
     pub look_every: Duration,
     /// Between two notes of how far this node is.
     pub note_every: Duration,
+    /// Between two times that it tells the other nodes.
+    pub tell_every: Duration,
+    /// Between two looks for messages that no node needs any more, about.
+    pub drop_every: Duration,
 }
 
 impl Default for Pace {
@@ -56,7 +61,20 @@ impl Default for Pace {
             pause_max: Duration::from_millis(300),
             look_every: Duration::from_secs(1),
             note_every: Duration::from_secs(10),
+            tell_every: Duration::from_secs(60),
+            drop_every: Duration::from_secs(300),
         }
+    }
+}
+
+impl Pace {
+    /// Where messages are kept for a short time only, what is needed for that comes more often.
+    pub fn for_retention(mut self, retention: Duration) -> Self {
+        let often = (retention / 8).max(self.pause_max);
+        self.note_every = self.note_every.min(often);
+        self.tell_every = self.tell_every.min(often);
+        self.drop_every = self.drop_every.min(often * 2);
+        self
     }
 }
 
@@ -65,6 +83,8 @@ impl Default for Pace {
 pub struct Status {
     /// How far it is placed here.
     pub position: Position,
+    /// The sequence up to which that is noted: a crash takes this node back to there, and no further.
+    pub noted: u64,
     /// Whether it has reached what the stream held when it was started.
     pub is_caught_up: bool,
     /// Since when the stream hasn't answered, if it doesn't.
@@ -93,6 +113,8 @@ pub struct Shard<S> {
     pub status: watch::Sender<Status>,
     /// Whether it is to end.
     pub is_ending: watch::Receiver<bool>,
+    /// Whether the other nodes know what this one needs.
+    pub joining: watch::Receiver<Joining>,
     /// How far it is.
     pub position: Position,
     /// What isn't planned yet.
@@ -122,7 +144,7 @@ impl<S: Stream> Shard<S> {
     ///
     /// Cancellation: may be dropped at any time, as by a crash; what was acknowledged is in the stream.
     pub async fn run(mut self) {
-        let ended = match self.catch_up().await {
+        let ended = match self.begin().await {
             Ok(()) => self.work().await,
             Err(end) => end,
         };
@@ -161,6 +183,31 @@ impl<S: Stream> Shard<S> {
         self.requests.close();
         while let Some(request) = self.requests.recv().await {
             request.refuse(error());
+        }
+    }
+
+    async fn begin(&mut self) -> Result<(), End> {
+        self.join().await?;
+        self.catch_up().await
+    }
+
+    /// Waits until the other nodes know where this one is: what it needs is kept from then on.
+    async fn join(&mut self) -> Result<(), End> {
+        loop {
+            let joining = self.joining.borrow_and_update().clone();
+            match joining {
+                Joining::Told => return Ok(()),
+                Joining::NotTold(error) => self.note_unreachable(&error),
+                Joining::Begun => {}
+            }
+            tokio::select! {
+                biased;
+                () = ended(&mut self.is_ending) => return Err(End::Asked),
+                changed = self.joining.changed() => if changed.is_err() {
+                    // Nobody tells any more. What isn't kept is noticed.
+                    return Ok(());
+                }
+            }
         }
     }
 
@@ -281,6 +328,11 @@ impl<S: Stream> Shard<S> {
                     if message.id == id {
                         return self.accept(attempt, sequence).await;
                     }
+                    // It isn't what stands right behind: that may have been ours.
+                    if let Err(stopped) = self.check_chain(sequence, &message) {
+                        attempt.give_up();
+                        return Err(stopped.into());
+                    }
                     attempt.put_back(&mut self.waiting);
                     self.note_acknowledged();
                     self.take(sequence, message).await?;
@@ -355,14 +407,7 @@ impl<S: Stream> Shard<S> {
 
     /// Places the message that stands behind our position, which is its own then.
     async fn take(&mut self, sequence: u64, message: Message) -> Result<(), End> {
-        if message.previous != self.position {
-            let (said, known) = (message.previous, self.position);
-            let what = format!(
-                "message {sequence} was written behind {} {}, and this node is behind {} {}",
-                said.sequence, said.id, known.sequence, known.id
-            );
-            return Err(self.diverged(what).into());
-        }
+        self.check_chain(sequence, &message)?;
         let position = Position {
             sequence,
             id: message.id,
@@ -385,6 +430,27 @@ impl<S: Stream> Shard<S> {
         self.diverged_looks = 0;
         self.status.send_modify(|status| status.position = position);
         Ok(())
+    }
+
+    /// Whether this message is what stands right behind our position.
+    fn check_chain(&self, sequence: u64, message: &Message) -> Result<(), Stopped> {
+        let (said, known) = (message.previous, self.position);
+        if said == known || is_planted(Bug::GapPassedOver) {
+            return Ok(());
+        }
+        // It is the first one behind us, so what was between is gone.
+        if said.sequence > known.sequence {
+            return Err(Stopped::Behind {
+                shard: self.number,
+                placed: known.sequence,
+                kept: said.sequence,
+            });
+        }
+        let what = format!(
+            "message {sequence} was written behind {} {}, and this node is behind {} {}",
+            said.sequence, said.id, known.sequence, known.id
+        );
+        Err(self.diverged(what))
     }
 
     /// Nothing is behind us, and a message that is to stand there was refused: does the stream end in front?
@@ -483,7 +549,12 @@ impl<S: Stream> Shard<S> {
         }
         self.noted.1 = Instant::now();
         match notes::write_position(&self.store, self.number, self.position).await {
-            Ok(()) => self.noted.0 = self.position,
+            Ok(()) => {
+                let position = self.position;
+                self.noted.0 = position;
+                self.status
+                    .send_modify(|status| status.noted = position.sequence);
+            }
             Err(error @ PlaceError::Stopped) => {
                 return Err(Stopped::Disk {
                     shard: self.number,

@@ -3,11 +3,13 @@
 
 use bytes::Bytes;
 
+use super::ageing::{Report, Told};
 use super::announced::Announced;
 use super::position::MessageId;
 
-/// A stream with one subject for each shard. Messages of a subject are never changed or taken away, have
-/// rising sequences, and each is stored by a quorum before anybody is told of it.
+/// A stream with one subject for each shard. Messages of a subject are never changed, are taken away only from
+/// the front and only where a node asks for it ([`ageing`](super::ageing)), have rising sequences, and each is
+/// stored by a quorum before anybody is told of it.
 pub trait Stream: Send + Sync + 'static {
     /// Appends a message to a shard, if the shard's last message has the sequence `expected` (0: there is
     /// none). Says its sequence once a quorum has stored it.
@@ -40,6 +42,35 @@ pub trait Stream: Send + Sync + 'static {
 
     /// The longest message that it takes.
     fn message_bytes_max(&self) -> usize;
+
+    /// Tells the other nodes how far this one has noted to be, in place of what it told before.
+    fn tell(
+        &self,
+        node: u64,
+        report: &Report,
+    ) -> impl Future<Output = Result<(), Unreachable>> + Send;
+
+    /// What each node has told last, as the leader knows it.
+    fn told(&self) -> impl Future<Output = Result<Vec<Told>, Unreachable>> + Send;
+
+    /// The sequence of a shard's first message that came at this time or later, by the stream's clock, in
+    /// milliseconds since 1970; `None` when all came before.
+    fn first_since(
+        &self,
+        shard: u16,
+        time_ms: u64,
+    ) -> impl Future<Output = Result<Option<u64>, Unreachable>> + Send;
+
+    /// Drops a shard's messages in front of this sequence, for all nodes and for ever; says how many. Without an
+    /// answer it may have been done, or may be done later.
+    fn drop_before(
+        &self,
+        shard: u16,
+        sequence: u64,
+    ) -> impl Future<Output = Result<u64, Unreachable>> + Send;
+
+    /// Whether it lets messages be dropped at all.
+    fn can_drop(&self) -> bool;
 }
 
 /// Why a message wasn't acknowledged. Whether it is in the stream, only the stream can say.

@@ -20,6 +20,11 @@ pub struct Demo {
 impl Demo {
     /// Starts them; `None` where no NATS server is installed.
     pub fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts them with these variables, too.
+    pub fn start_with(variables: &[(&str, &str)]) -> Option<Self> {
         let nats = std::env::var_os("TRIALOG_TEST_NATS").unwrap_or_else(|| "nats-server".into());
         let asked = Command::new(&nats).arg("--version").output();
         if !asked.is_ok_and(|asked| asked.status.success()) {
@@ -39,6 +44,7 @@ impl Demo {
             .env("TRIALOG", env!("CARGO_BIN_EXE_trialog"))
             .env("TRIALOG_MIN_FREE", "0")
             .env("TRIALOG_BOOTSTRAP_KEY", KEY)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -94,10 +100,30 @@ impl Demo {
     }
 
     /// A node of its own that reaches the NATS servers by other addresses.
-    pub fn another_node(&self, dir: &Path, nats: &[SocketAddr]) -> Server {
+    pub fn another_node(&self, dir: &Path, nats: &[SocketAddr], args: &[&str]) -> Server {
         let nats: Vec<String> = nats.iter().map(SocketAddr::to_string).collect();
         let journal = format!("nats://{}", nats.join(","));
-        Server::start(dir, &["--journal", &journal])
+        Server::start(dir, &[&["--journal", &journal], args].concat())
+    }
+
+    /// How many messages the stream holds, and how many there ever were.
+    pub fn messages(&self) -> (u64, u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let servers: Vec<String> = self
+                .nats()
+                .iter()
+                .map(|at| format!("nats://{at}"))
+                .collect();
+            let client = async_nats::connect(servers).await.unwrap();
+            let context = async_nats::jetstream::new(client);
+            let stream = context.get_stream("trialog").await.unwrap();
+            let state = &stream.cached_info().state;
+            (state.messages, state.last_sequence)
+        })
     }
 
     /// Ends them in order, and keeps their files.

@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use trialog::fs::Access;
 use trialog::fs::sim::{Crash, Failure, Fault, Op};
+use trialog::fs::{Access, write_all_at};
 use trialog::model::{LogId, Slug};
 use trialog::offline::backup::{BackedUp, BackupError, DurableSegment, backup};
 use trialog::offline::verify::verify;
@@ -219,6 +219,22 @@ fn killed() -> Rig {
         .unwrap();
     rig.append(&[("one", vec![entry("A", 200, 600)])]).unwrap();
     rig.kill();
+    // As of a node of a replicated store.
+    let disk = rig.machine.host().disk;
+    let notes = Path::new(STORE).join("replica");
+    disk.create_dir(&notes).unwrap();
+    for name in [
+        "identity.json",
+        "node.json",
+        "shard-0000.json",
+        "shard-0001.tmp",
+    ] {
+        let file = disk.create(&notes.join(name)).unwrap();
+        write_all_at(&*file, name.as_bytes(), 0).unwrap();
+        file.sync_data().unwrap();
+    }
+    disk.sync_dir(&notes).unwrap();
+    disk.sync_dir(STORE.as_ref()).unwrap();
     rig
 }
 
@@ -296,6 +312,39 @@ fn a_call_that_fails_leaves_nothing_there() {
                 assert!(copy(&rig).is_ok());
             }
         }
+    }
+}
+
+#[test]
+fn the_copy_of_a_node_has_older_notes_than_segments_and_not_its_number() {
+    let rig = killed();
+    rig.machine.record();
+    assert!(copy(&rig).is_ok());
+    let calls = rig.machine.recorded();
+    let first = |path: &str| {
+        calls
+            .iter()
+            .position(|(_, at)| at.starts_with(path))
+            .unwrap()
+    };
+    let last = |path: &str| {
+        calls
+            .iter()
+            .rposition(|(_, at)| at.starts_with(path))
+            .unwrap()
+    };
+    assert!(last("/store/replica") < first("/store/experiments"));
+    assert!(last("/store/replica") < first("/store/journal"));
+    let files = rig.machine.files();
+    let notes = files
+        .iter()
+        .filter_map(|path| path.strip_prefix("/copy/replica").ok());
+    let notes: Vec<_> = notes.collect();
+    let expected = ["identity.json", "shard-0000.json"].map(Path::new);
+    assert_eq!(notes, expected);
+    for name in expected {
+        let bytes = rig.machine.read(&Path::new("/copy/replica").join(name));
+        assert_eq!(bytes.unwrap(), name.as_os_str().as_encoded_bytes());
     }
 }
 

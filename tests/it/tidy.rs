@@ -100,6 +100,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         &[
             "bench/peers/jetstream.rs",
             "replica/jetstream.rs",
+            "replica/jetstream/",
             "replica/keys.rs",
         ],
     ),

@@ -4,11 +4,13 @@
 //! the stream refuses, delays, stores twice, forgets to answer and answers from servers that are behind; nodes are
 //! cut off from it; their disks fail, fill and lose what wasn't synced; processes are killed. Clients send
 //! entries, alone and in batches, some with keys, which they send again to any node until they are answered, and
-//! make, change and delete experiments.
+//! make, change and delete experiments. Nodes drop what is old from the stream; one that was away for longer begins
+//! anew with a copy of another one's files.
 //!
 //! At the end the stream must be a chain for each shard, ids must rise, nothing that was acknowledged may be missing
-//! and nothing may be there twice; and each node's files must be the fold of the stream, entry by entry. A seed
-//! repeats its run.
+//! and nothing may be there twice; and each node's files must be the fold of the stream, what was dropped
+//! included, entry by entry. No node may be left behind that had told where it was when messages were dropped. A
+//! seed repeats its run.
 
 mod check;
 mod clients;
@@ -53,6 +55,8 @@ fn every_node_is_the_fold_of_the_stream_and_nothing_acknowledged_is_lost() {
             met.disk_faults,
             met.repeated,
             met.deleted,
+            met.dropped,
+            met.copied,
         ];
         assert!(kinds.iter().all(|times| *times > count / 10), "{met:?}");
     }
@@ -74,6 +78,10 @@ fn every_planted_bug_is_caught() {
         Bug::KeysForgotten,
         Bug::PublishedBlindly,
         Bug::ProgressLeads,
+        Bug::PlacedIsTold,
+        Bug::OthersNotMinded,
+        Bug::LastIsDropped,
+        Bug::GapPassedOver,
     ];
     let mut missed = Vec::new();
     for bug in bugs {

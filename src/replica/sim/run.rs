@@ -9,13 +9,12 @@ use tokio::time::{Instant, sleep};
 
 use super::check;
 use super::clients::{ClientTask, NAMES, Nodes, Told, definition, slug};
-use super::stream::Cluster;
+use super::stream::{BEGIN_MS, Cluster};
 use crate::experiment::in_place;
 use crate::experiment::simulated::{self, Crash, Failure, Fault, Op, SimMachine};
 use crate::model::Durability;
 use crate::replica::{Pace, Replica, ReplicaHealth, ReplicaOptions, Stopped};
 
-const BEGIN_MS: u64 = 1_764_000_000_000;
 /// All nodes must have followed by then.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 pub const PACE: Pace = Pace {
@@ -24,7 +23,11 @@ pub const PACE: Pace = Pace {
     pause_max: Duration::from_millis(60),
     look_every: Duration::from_millis(150),
     note_every: Duration::from_millis(40),
+    tell_every: Duration::from_millis(30),
+    drop_every: Duration::from_millis(50),
 };
+/// Who has told something within this time must be minded, however short messages are kept.
+const HEARD_WITHIN_MIN: Duration = Duration::from_millis(150);
 
 /// What a run came across.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -38,6 +41,9 @@ pub struct Met {
     pub crashes: u64,
     pub cut_off: u64,
     pub disk_faults: u64,
+    pub dropped: u64,
+    pub left_behind: u64,
+    pub copied: u64,
 }
 
 impl Met {
@@ -51,6 +57,9 @@ impl Met {
         self.crashes += run.crashes;
         self.cut_off += run.cut_off;
         self.disk_faults += run.disk_faults;
+        self.dropped += run.dropped;
+        self.left_behind += run.left_behind;
+        self.copied += run.copied;
     }
 }
 
@@ -75,6 +84,8 @@ struct Run {
     cluster: Cluster,
     shard_count: u16,
     durability: Durability,
+    retention: Option<Duration>,
+    pace: Pace,
     met: Met,
 }
 
@@ -90,7 +101,19 @@ impl Run {
             0 => Durability::Relaxed,
             _ => Durability::Sync,
         };
+        let retention = match random.u8(..4) {
+            0 => None,
+            1 => Some(Duration::from_millis(random.u64(100..400))),
+            _ => Some(Duration::from_millis(random.u64(1..60))),
+        };
+        // Where notes come late, much is placed that isn't noted.
+        let note_every = match random.bool() {
+            true => PACE.note_every,
+            false => Duration::from_millis(400),
+        };
         Self {
+            retention,
+            pace: Pace { note_every, ..PACE },
             cluster: Cluster::new(random.u64(..), node_count, shard_count),
             nodes: Arc::new(Mutex::new(vec![None; node_count])),
             machines,
@@ -104,6 +127,9 @@ impl Run {
     }
 
     async fn run(mut self) -> Result<Met, String> {
+        self.began = Instant::now();
+        let heard_within = self.retention.unwrap_or_default().max(HEARD_WITHIN_MIN);
+        self.cluster.mind(heard_within);
         for node in 0..self.machines.len() {
             self.start(node).await?;
         }
@@ -128,8 +154,8 @@ impl Run {
             self.go_wrong().await;
         }
         self.cluster.calm();
+        self.machines.iter().for_each(SimMachine::heal);
         for node in 0..self.machines.len() {
-            self.machines[node].heal();
             self.restart_if_stopped(node).await?;
         }
         while let Some(ended) = clients.join_next().await {
@@ -215,7 +241,8 @@ impl Run {
         let options = ReplicaOptions {
             stream: "sim".into(),
             shard_count: self.shard_count,
-            pace: PACE,
+            retention: self.retention,
+            pace: self.pace,
         };
         let replica = Replica::start(store, self.cluster.of_node(node), options).await;
         let replica = replica.map_err(|error| error.to_string())?;
@@ -252,11 +279,61 @@ impl Run {
             Some(ReplicaHealth::Stopped(Stopped::Disk { .. } | Stopped::Files { .. })) => {
                 self.crash(node).await;
             }
+            Some(ReplicaHealth::Stopped(Stopped::Behind {
+                shard,
+                placed,
+                kept,
+            })) => {
+                if !self.cluster.was_away(node, shard, placed) {
+                    return Err(format!(
+                        "node {node} told where it was, and messages of shard {shard} behind {placed} were \
+                         dropped, up to {kept}"
+                    ));
+                }
+                self.met.left_behind += 1;
+                return self.copy_to(node).await;
+            }
             Some(ReplicaHealth::Stopped(stopped)) => return Err(stopped.to_string()),
             Some(_) => return Ok(()),
             None => {}
         }
         self.start(node).await
+    }
+
+    /// Replaces a node by a copy of another one that isn't stopped, where there is one now. The copy has the notes
+    /// as they were before its files, as `trialog backup` does it.
+    async fn copy_to(&mut self, node: usize) -> Result<(), String> {
+        let is_well = |other: &usize| {
+            let nodes = self.nodes.lock().unwrap();
+            let replica = nodes[*other].as_ref().filter(|_| *other != node);
+            replica.is_some_and(|replica| {
+                let statuses = replica.statuses();
+                statuses.iter().all(|status| status.stopped.is_none())
+            })
+        };
+        let Some(other) = (0..self.machines.len()).find(is_well) else {
+            return Ok(());
+        };
+        self.kill(node).await;
+        self.cluster.begins_anew(node);
+        let notes = simulated::notes(&self.machines[other])?;
+        // The other one goes on meanwhile.
+        sleep(Duration::from_millis(self.random.u64(..40))).await;
+        self.kill(other).await;
+        let copy = SimMachine::new(self.random.u64(..), 512);
+        simulated::copy(&self.machines[other], notes, &copy)?;
+        self.machines[node] = copy;
+        self.met.copied += 1;
+        self.start(other).await?;
+        self.start(node).await
+    }
+
+    async fn kill(&self, node: usize) {
+        let replica = self.nodes.lock().unwrap()[node].take();
+        if let Some(replica) = replica {
+            replica.abort().await;
+        }
+        self.machines[node].kill();
     }
 
     /// Waits until every node has placed all that the stream holds.
@@ -293,12 +370,8 @@ impl Run {
         let fold = check::fold(&stored)?;
         check::holds_all(&fold, &told)?;
         for node in 0..self.machines.len() {
-            let replica = self.nodes.lock().unwrap()[node].take();
-            if let Some(replica) = replica {
-                replica.abort().await;
-            }
+            self.kill(node).await;
             let machine = &self.machines[node];
-            machine.kill();
             check::is_fold(node, &simulated::held(machine)?, &fold.held)?;
         }
         let (conflicts, answers_lost) = self.cluster.met();
@@ -306,6 +379,7 @@ impl Run {
             acknowledged: told.acknowledged.len() as u64,
             repeated: told.repeated,
             deleted: told.deleted,
+            dropped: self.cluster.dropped(),
             messages: stored.len() as u64,
             conflicts,
             answers_lost,

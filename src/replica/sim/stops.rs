@@ -23,6 +23,7 @@ async fn start(machine: &SimMachine, cluster: &Cluster, node: usize) -> Arc<Repl
     let options = ReplicaOptions {
         stream: "sim".into(),
         shard_count: SHARDS,
+        retention: None,
         pace: PACE,
     };
     let replica = Replica::start(store, cluster.of_node(node), options);

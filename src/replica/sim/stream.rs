@@ -1,18 +1,21 @@
 //! A stream whose refusals, delays and lost answers a seed decides.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use crate::replica::ageing::{NEEDS_NOTHING, Report, Told};
 use crate::replica::announced::Announced;
 use crate::replica::planted::{Bug, is_planted};
 use crate::replica::position::MessageId;
 use crate::replica::stream::{PublishError, Stream, Unreachable};
 
+/// What the stream's clock begins with.
+pub const BEGIN_MS: u64 = 1_764_000_000_000;
 /// How long a node waits for an answer that doesn't come.
 const TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -35,6 +38,30 @@ struct Inner {
     hints: Vec<Arc<[Notify]>>,
     conflicts: u64,
     answers_lost: u64,
+    began: Option<Instant>,
+    /// What was told, by number: when, and what.
+    told: BTreeMap<u64, (u64, Report)>,
+    /// The number that each node has now.
+    numbers: Vec<Option<u64>>,
+    /// A node that told something within this time must be minded.
+    heard_within: Duration,
+    /// Since when each node is what it is: it may have begun anew with another one's files.
+    lives_since_ms: Vec<u64>,
+    /// When each node asked last what was told, and which nodes had told something lately then.
+    heard: Vec<(u64, Vec<bool>)>,
+    /// The sequence of each shard's first message that is kept.
+    kept_from: Vec<u64>,
+    drops: Vec<Dropping>,
+    dropped: u64,
+}
+
+/// Messages that were dropped at once: from which sequence on, and in front of which.
+struct Dropping {
+    shard: u16,
+    from: u64,
+    before: u64,
+    /// When it was settled which nodes had to be minded, and which those were.
+    heard: (u64, Vec<bool>),
 }
 
 /// One message of the stream.
@@ -42,6 +69,7 @@ struct Inner {
 pub struct Stored {
     pub sequence: u64,
     pub shard: u16,
+    pub at_ms: u64,
     pub message: Bytes,
 }
 
@@ -75,6 +103,15 @@ impl Cluster {
             hints: (0..node_count).map(|_| hints()).collect(),
             conflicts: 0,
             answers_lost: 0,
+            began: None,
+            told: BTreeMap::new(),
+            numbers: vec![None; node_count],
+            heard_within: Duration::ZERO,
+            lives_since_ms: vec![0; node_count],
+            heard: vec![(0, Vec::new()); node_count],
+            kept_from: vec![0; usize::from(shard_count)],
+            drops: Vec::new(),
+            dropped: 0,
             random,
         })))
     }
@@ -103,8 +140,44 @@ impl Cluster {
         inner.is_cut_off.fill(false);
     }
 
+    /// All that there ever was, also what was dropped.
     pub fn stored(&self) -> Vec<Stored> {
         self.inner().stored.clone()
+    }
+
+    /// Who told something within this time must be minded.
+    pub fn mind(&self, heard_within: Duration) {
+        self.inner().heard_within = heard_within;
+    }
+
+    /// A node begins anew, with what another one has now.
+    pub fn begins_anew(&self, node: usize) {
+        let mut inner = self.inner();
+        inner.numbers[node] = None;
+        inner.lives_since_ms[node] = inner.now_ms();
+    }
+
+    /// Whether a node that has placed so much of a shard, and finds that what comes next is gone, was not to be
+    /// minded when that was dropped: it had told nothing for a while, or wasn't there.
+    pub fn was_away(&self, node: usize, shard: u16, placed: u64) -> bool {
+        let inner = self.inner();
+        let missing = inner
+            .stored
+            .iter()
+            .filter(|stored| stored.shard == shard && stored.sequence > placed);
+        let missing: Vec<_> = missing.map(|stored| stored.sequence).collect();
+        inner.drops.iter().any(|dropping| {
+            let gone = dropping.from..dropping.before;
+            let (at_ms, heard) = &dropping.heard;
+            dropping.shard == shard
+                && (!heard[node] || *at_ms <= inner.lives_since_ms[node])
+                && missing.iter().any(|sequence| gone.contains(sequence))
+        })
+    }
+
+    /// How many messages were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.inner().dropped
     }
 
     /// The sequence of a shard's last message.
@@ -133,9 +206,11 @@ impl Cluster {
         }
         let sequence = inner.stored.last().map_or(0, |last| last.sequence) + 1;
         inner.ids.insert(id);
+        let at_ms = inner.now_ms();
         inner.stored.push(Stored {
             sequence,
             shard,
+            at_ms,
             message,
         });
         for hints in &inner.hints {
@@ -149,9 +224,37 @@ type Applied = Result<u64, PublishError>;
 
 impl Inner {
     fn last(&self, shard: u16) -> u64 {
-        let mut last = self.stored.iter().rev();
-        let last = last.find(|stored| stored.shard == shard);
+        let last = self.kept(shard).next_back();
         last.map_or(0, |stored| stored.sequence)
+    }
+
+    /// The messages of a shard that weren't dropped.
+    fn kept(&self, shard: u16) -> impl DoubleEndedIterator<Item = &Stored> {
+        let from = self.kept_from[usize::from(shard)];
+        let stored = self.stored.iter();
+        stored.filter(move |stored| stored.shard == shard && stored.sequence >= from)
+    }
+
+    fn now_ms(&mut self) -> u64 {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        BEGIN_MS + began.elapsed().as_millis() as u64
+    }
+
+    fn drop_before(&mut self, shard: u16, before: u64, heard: (u64, Vec<bool>)) -> u64 {
+        let from = self.kept_from[usize::from(shard)];
+        let gone = self.kept(shard).filter(|stored| stored.sequence < before);
+        let count = gone.count() as u64;
+        if count > 0 {
+            self.kept_from[usize::from(shard)] = before;
+            self.dropped += count;
+            self.drops.push(Dropping {
+                shard,
+                from,
+                before,
+                heard,
+            });
+        }
+        count
     }
 
     fn delay(&mut self) -> Duration {
@@ -256,10 +359,8 @@ impl Stream for NodeStream {
         };
         let end = inner.stored.last().map_or(0, |last| last.sequence);
         let visible = end.saturating_sub(behind);
-        let mut stored = inner.stored.iter();
-        let found = stored.find(|stored| {
-            stored.shard == shard && stored.sequence > after && stored.sequence <= visible
-        });
+        let mut kept = inner.kept(shard);
+        let found = kept.find(|stored| stored.sequence > after && stored.sequence <= visible);
         Ok(found.map(|stored| (stored.sequence, stored.message.clone())))
     }
 
@@ -270,10 +371,9 @@ impl Stream for NodeStream {
         let mut inner = self.cluster.inner();
         if !inner.is_calm && inner.random.u8(..16) == 0 {
             // One that was the leader before.
-            let stored = inner.stored.iter().rev().skip(3);
-            let before = stored.map(|stored| (stored.shard, stored.sequence));
-            let mut before = before.filter(|(of, _)| *of == shard);
-            return Ok(before.next().map_or(0, |(_, sequence)| sequence));
+            let mut before = inner.stored.iter().rev().skip(3);
+            let before = before.find(|stored| stored.shard == shard);
+            return Ok(before.map_or(0, |stored| stored.sequence));
         }
         Ok(inner.last(shard))
     }
@@ -285,6 +385,8 @@ impl Stream for NodeStream {
         }
         let mut stored = inner.stored.iter();
         let next = stored.find(|stored| stored.shard == shard && stored.sequence > after);
+        // Who wasn't there when it was told can have what was dropped since from nowhere.
+        let next = next.filter(|next| next.sequence >= inner.kept_from[usize::from(shard)]);
         let next = next.map(|next| (next.sequence, next.message.clone()));
         match (next, inner.random.u8(..4)) {
             (Some((sequence, message)), 0..2) => Announced::Next(sequence, message),
@@ -299,5 +401,104 @@ impl Stream for NodeStream {
 
     fn message_bytes_max(&self) -> usize {
         16 << 10
+    }
+
+    async fn tell(&self, node: u64, report: &Report) -> Result<(), Unreachable> {
+        let unreachable = || Unreachable("no answer in time".into());
+        if !self.reach().await {
+            return Err(unreachable());
+        }
+        let cluster = self.cluster.clone();
+        let fate = {
+            let mut inner = cluster.inner();
+            inner.numbers[self.node] = Some(node);
+            inner.fate()
+        };
+        let report = report.clone();
+        let store = move || {
+            let mut inner = cluster.inner();
+            let at_ms = inner.now_ms();
+            inner.told.insert(node, (at_ms, report));
+        };
+        match fate {
+            Fate::Arrives | Fate::ArrivesTwice(_) => {
+                store();
+                let delay = self.cluster.inner().delay();
+                sleep(delay).await;
+                return Ok(());
+            }
+            Fate::AnswerIsLost => store(),
+            Fate::IsLost => {}
+            Fate::ArrivesLate(after) => {
+                tokio::spawn(async move {
+                    sleep(after).await;
+                    store();
+                });
+            }
+        }
+        sleep(TIMEOUT).await;
+        Err(unreachable())
+    }
+
+    async fn told(&self) -> Result<Vec<Told>, Unreachable> {
+        if !self.reach().await {
+            return Err(Unreachable("cut off".into()));
+        }
+        let mut inner = self.cluster.inner();
+        let (now_ms, within) = (inner.now_ms(), inner.heard_within.as_millis() as u64);
+        let numbers = inner.numbers.iter();
+        let heard = numbers.map(|number| {
+            let told = number.and_then(|number| inner.told.get(&number));
+            told.is_some_and(|(at_ms, report)| {
+                now_ms - at_ms <= within && !report.noted.contains(&NEEDS_NOTHING)
+            })
+        });
+        let heard = heard.collect();
+        inner.heard[self.node] = (now_ms, heard);
+        let told = inner.told.iter().map(|(node, (at_ms, report))| Told {
+            node: *node,
+            at_ms: *at_ms,
+            report: Some(report.clone()),
+        });
+        Ok(told.collect())
+    }
+
+    async fn first_since(&self, shard: u16, time_ms: u64) -> Result<Option<u64>, Unreachable> {
+        if !self.reach().await {
+            return Err(Unreachable("cut off".into()));
+        }
+        let inner = self.cluster.inner();
+        let first = inner.kept(shard).find(|stored| stored.at_ms >= time_ms);
+        Ok(first.map(|stored| stored.sequence))
+    }
+
+    async fn drop_before(&self, shard: u16, sequence: u64) -> Result<u64, Unreachable> {
+        let unreachable = || Unreachable("no answer in time".into());
+        if !self.reach().await {
+            return Err(unreachable());
+        }
+        let (fate, heard) = {
+            let mut inner = self.cluster.inner();
+            (inner.fate(), inner.heard[self.node].clone())
+        };
+        let cluster = self.cluster.clone();
+        let purge = move || cluster.inner().drop_before(shard, sequence, heard);
+        match fate {
+            Fate::Arrives | Fate::ArrivesTwice(_) => return Ok(purge()),
+            Fate::AnswerIsLost => drop(purge()),
+            Fate::IsLost => {}
+            Fate::ArrivesLate(after) => {
+                tokio::spawn(async move {
+                    sleep(after).await;
+                    purge();
+                });
+            }
+        }
+        sleep(TIMEOUT).await;
+        Err(unreachable())
+    }
+
+    fn can_drop(&self) -> bool {
+        true
     }
 }
