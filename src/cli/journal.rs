@@ -143,6 +143,7 @@ mod replicated {
             stream: options.stream,
             shard_count: options.shard_count,
             pace: Pace::default(),
+            passes_on: true,
         };
         let replica = Replica::start(store.clone(), Arc::new(stream), following).await?;
         Ok(Joined {

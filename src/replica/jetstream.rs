@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+use super::nats_post::NatsPost;
 use super::node::SHARDS_MAX;
 use super::position::MessageId;
 use super::stream::{PublishError, Stream, Unreachable};
@@ -192,6 +193,12 @@ impl Drop for JetStream {
 }
 
 impl Stream for JetStream {
+    type Post = NatsPost;
+
+    async fn post(&self, run: u64) -> Result<NatsPost, Unreachable> {
+        NatsPost::open(self.client.clone(), &self.name, run).await
+    }
+
     async fn publish(
         &self,
         shard: u16,

@@ -16,6 +16,10 @@ pub enum Bug {
     PublishedBlindly,
     /// How far the node is, is noted before it is there.
     ProgressLeads,
+    /// What another node has done, perhaps, is appended here, also without idempotency keys.
+    AppendedTwice,
+    /// A bundle that comes twice is taken twice.
+    BundleTakenTwice,
 }
 
 pub use switch::*;

@@ -45,6 +45,12 @@ pub struct Pace {
     pub look_every: Duration,
     /// Between two notes of how far this node is.
     pub note_every: Duration,
+    /// How often a node says that it lives.
+    pub hello_every: Duration,
+    /// A node counts as living for so long after it was heard of.
+    pub lives_for: Duration,
+    /// Another node has so long for requests that may be appended here after all.
+    pub pass_within: Duration,
 }
 
 impl Default for Pace {
@@ -55,6 +61,9 @@ impl Default for Pace {
             pause_max: Duration::from_millis(300),
             look_every: Duration::from_secs(1),
             note_every: Duration::from_secs(10),
+            hello_every: Duration::from_millis(500),
+            lives_for: Duration::from_secs(2),
+            pass_within: Duration::from_secs(3),
         }
     }
 }
@@ -72,6 +81,10 @@ pub struct Status {
     pub unacknowledged_since: Option<Instant>,
     /// Why it takes and places nothing more.
     pub stopped: Option<Stopped>,
+    /// Messages of this node that stand, since it was started.
+    pub published: u64,
+    /// Messages that were planned anew since another node was first, since then.
+    pub conflicts: u64,
 }
 
 /// The task's state.
@@ -276,6 +289,7 @@ impl<S: Stream> Shard<S> {
                     }
                     attempt.put_back(&mut self.waiting);
                     self.note_acknowledged();
+                    self.status.send_modify(|status| status.conflicts += 1);
                     self.take(sequence, message).await?;
                     return Ok(1 + self.follow().await?);
                 }
@@ -295,6 +309,7 @@ impl<S: Stream> Shard<S> {
     /// keeps it from being placed here, since a quorum has it.
     async fn accept(&mut self, mut attempt: Attempt, sequence: u64) -> Result<usize, End> {
         self.note_acknowledged();
+        self.status.send_modify(|status| status.published += 1);
         let placed = self.take(sequence, attempt.message.clone()).await;
         attempt.answer();
         placed.map(|()| 0)

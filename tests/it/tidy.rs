@@ -101,6 +101,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "bench/peers/jetstream.rs",
             "replica/jetstream.rs",
             "replica/keys.rs",
+            "replica/nats_post.rs",
         ],
     ),
     ("tokio_postgres::", &["bench/peers/postgres.rs"]),

@@ -4,7 +4,8 @@
 //! the stream refuses, delays, stores twice, forgets to answer and answers from servers that are behind; nodes are
 //! cut off from it; their disks fail, fill and lose what wasn't synced; processes are killed. Clients send
 //! entries, alone and in batches, some with keys, which they send again to any node until they are answered, and
-//! make, change and delete experiments.
+//! make, change and delete experiments. In most runs nodes pass entries on to each other: what they say is lost, comes
+//! late or twice, and who is down is said to be so, or isn't.
 //!
 //! At the end the stream must be a chain for each shard, ids must rise, nothing that was acknowledged may be missing
 //! and nothing may be there twice; and each node's files must be the fold of the stream, entry by entry. A seed
@@ -12,6 +13,7 @@
 
 mod check;
 mod clients;
+mod post;
 mod run;
 mod stream;
 
@@ -52,6 +54,8 @@ fn every_node_is_the_fold_of_the_stream_and_nothing_acknowledged_is_lost() {
             met.disk_faults,
             met.repeated,
             met.deleted,
+            met.bundles,
+            met.astray,
         ];
         assert!(kinds.iter().all(|times| *times > count / 10), "{met:?}");
     }
@@ -73,6 +77,8 @@ fn every_planted_bug_is_caught() {
         Bug::KeysForgotten,
         Bug::PublishedBlindly,
         Bug::ProgressLeads,
+        Bug::AppendedTwice,
+        Bug::BundleTakenTwice,
     ];
     let mut missed = Vec::new();
     for bug in bugs {

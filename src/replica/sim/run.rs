@@ -24,6 +24,9 @@ const PACE: Pace = Pace {
     pause_max: Duration::from_millis(60),
     look_every: Duration::from_millis(150),
     note_every: Duration::from_millis(40),
+    hello_every: Duration::from_millis(30),
+    lives_for: Duration::from_millis(120),
+    pass_within: Duration::from_millis(200),
 };
 
 /// What a run came across.
@@ -38,6 +41,10 @@ pub struct Met {
     pub crashes: u64,
     pub cut_off: u64,
     pub disk_faults: u64,
+    /// Bundles that one node asked of another.
+    pub bundles: u64,
+    /// Bundles and answers that didn't arrive once and soon.
+    pub astray: u64,
 }
 
 impl Met {
@@ -51,6 +58,8 @@ impl Met {
         self.crashes += run.crashes;
         self.cut_off += run.cut_off;
         self.disk_faults += run.disk_faults;
+        self.bundles += run.bundles;
+        self.astray += run.astray;
     }
 }
 
@@ -75,6 +84,7 @@ struct Run {
     cluster: Cluster,
     shard_count: u16,
     durability: Durability,
+    passes_on: bool,
     met: Met,
 }
 
@@ -90,6 +100,7 @@ impl Run {
             0 => Durability::Relaxed,
             _ => Durability::Sync,
         };
+        let passes_on = random.u8(..4) > 0;
         Self {
             cluster: Cluster::new(random.u64(..), node_count, shard_count),
             nodes: Arc::new(Mutex::new(vec![None; node_count])),
@@ -98,6 +109,7 @@ impl Run {
             began: Instant::now(),
             shard_count,
             durability,
+            passes_on,
             met: Met::default(),
             random,
         }
@@ -216,6 +228,7 @@ impl Run {
             stream: "sim".into(),
             shard_count: self.shard_count,
             pace: PACE,
+            passes_on: self.passes_on,
         };
         let replica = Replica::start(store, self.cluster.of_node(node), options).await;
         let replica = replica.map_err(|error| error.to_string())?;
@@ -303,6 +316,10 @@ impl Run {
             check::is_fold(node, &simulated::held(machine)?, &fold.held)?;
         }
         let (conflicts, answers_lost) = self.cluster.met();
+        let (bundles, astray) = {
+            let inner = self.cluster.inner();
+            (inner.posts.bundles, inner.posts.astray)
+        };
         Ok(Met {
             acknowledged: told.acknowledged.len() as u64,
             repeated: told.repeated,
@@ -310,6 +327,8 @@ impl Run {
             messages: stored.len() as u64,
             conflicts,
             answers_lost,
+            bundles,
+            astray,
             ..self.met
         })
     }
