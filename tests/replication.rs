@@ -27,7 +27,7 @@ use trialog::model::{Definition, Idempotency, IdempotencyKey, LogId, NewEntry, S
 use trialog::offline::Source;
 use trialog::offline::replay::{Selection, replay};
 use trialog::replica::{
-    JetStream, JetStreamOptions, Pace, Replica, ReplicaError, ReplicaHealth, ReplicaOptions,
+    JetStream, JetStreamOptions, Pace, Replica, ReplicaError, ReplicaHealth, ReplicaOptions, Status,
 };
 
 const STREAM: &str = "trialog";
@@ -72,6 +72,14 @@ fn entry(key: &str) -> NewEntry {
 
 impl Nodes {
     async fn start(cluster: &Cluster, answer_within: Duration) -> Self {
+        let pace = Pace {
+            answer_within,
+            ..Pace::default()
+        };
+        Self::start_with(cluster, STREAM, pace, true).await
+    }
+
+    async fn start_with(cluster: &Cluster, name: &str, pace: Pace, passes_on: bool) -> Self {
         let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         let mut replicas = Vec::new();
         for dir in &dirs {
@@ -84,18 +92,17 @@ impl Nodes {
             let store = Arc::new(Store::open(store, real::host()).unwrap());
             let stream = JetStream::connect(JetStreamOptions {
                 servers: cluster.addresses(),
-                stream: STREAM.into(),
+                stream: name.into(),
                 shard_count: SHARDS,
+                request_timeout: Duration::from_secs(1).max(pace.answer_within / 4),
                 ..JetStreamOptions::default()
             });
             let options = ReplicaOptions {
-                stream: STREAM.into(),
+                stream: name.into(),
                 shard_count: SHARDS,
                 retention: None,
-                pace: Pace {
-                    answer_within,
-                    ..Pace::default()
-                },
+                pace,
+                passes_on,
             };
             let stream = Arc::new(stream.await.unwrap());
             let replica = Replica::start(store, stream, options).await.unwrap();
@@ -124,6 +131,38 @@ impl Nodes {
         let replica = &self.replicas[node % self.replicas.len()];
         let permit = replica.store().reserve(entry.body.len()).unwrap();
         replica.append(slug, vec![entry], permit).await
+    }
+
+    /// Returns once there is one node for each experiment to which all others pass its entries on, and that has been
+    /// so for many hellos: one that nobody has heard of yet would get some of them.
+    async fn are_agreed(&self) {
+        let until = Instant::now() + PATIENCE;
+        let preferring = |slug: &Slug| {
+            let replicas = self.replicas.iter();
+            replicas
+                .filter(|replica| replica.is_preferred(slug))
+                .count()
+        };
+        let mut since = Instant::now();
+        while since.elapsed() < Duration::from_secs(3) {
+            if (0..EXPERIMENTS).any(|number| preferring(&slug(number)) != 1) {
+                since = Instant::now();
+            }
+            assert!(Instant::now() < until, "they don't agree");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Messages that each node has published on each shard, and conflicts, of all.
+    fn counts(&self) -> (Vec<Vec<u64>>, u64) {
+        let statuses: Vec<_> = self
+            .replicas
+            .iter()
+            .map(|replica| replica.statuses())
+            .collect();
+        let of_node = |statuses: &Vec<Status>| statuses.iter().map(|of| of.published).collect();
+        let conflicts = statuses.iter().flatten().map(|of| of.conflicts);
+        (statuses.iter().map(of_node).collect(), conflicts.sum())
     }
 
     /// Returns once all nodes are at the same place on each shard, and nothing more comes.
@@ -320,5 +359,57 @@ fn without_a_quorum_nothing_is_acknowledged_and_then_it_goes_on() {
         }
         nodes.are_equally_far().await;
         must_hold(&nodes.end().await, &acknowledged);
+    });
+}
+
+#[test]
+fn while_the_preferred_node_lives_no_other_one_publishes() {
+    let _alone = ALONE.lock();
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    runtime().block_on(async move {
+        // A machine that is busy makes nobody seem dead.
+        let pace = Pace {
+            answer_within: Duration::from_secs(40),
+            hello_every: Duration::from_millis(50),
+            lives_for: Duration::from_secs(20),
+            pass_within: Duration::from_secs(20),
+            ..Pace::default()
+        };
+        for passes_on in [false, true] {
+            let name = format!("passes-on-{passes_on}");
+            let nodes = Nodes::start_with(&cluster, &name, pace, passes_on).await;
+            if passes_on {
+                nodes.are_agreed().await;
+            }
+            let nodes = Arc::new(nodes);
+            let (before, conflicts_before) = nodes.counts();
+            let (ends, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::default());
+            let mut clients = JoinSet::new();
+            for client in 0..CLIENTS {
+                let (nodes, ends) = (nodes.clone(), ends.clone());
+                clients.spawn(load(client, nodes, ends, Arc::clone(&acknowledged)));
+            }
+            has_more(&acknowledged, 1000).await;
+            ends.store(true, Ordering::Release);
+            while let Some(ended) = clients.join_next().await {
+                ended.unwrap();
+            }
+            nodes.are_equally_far().await;
+            let (after, conflicts) = nodes.counts();
+            let conflicts = conflicts - conflicts_before;
+            let acknowledged = std::mem::take(&mut *acknowledged.lock().unwrap());
+            let count = acknowledged.len();
+            eprintln!("passes on: {passes_on}: {count} entries, {conflicts} conflicts");
+            for shard in 0..usize::from(SHARDS) {
+                let published = |node: &usize| after[*node][shard] > before[*node][shard];
+                let publishing = (0..3).filter(published).count();
+                assert!(!passes_on || publishing <= 1, "{before:?} {after:?}");
+            }
+            assert_eq!(conflicts == 0, passes_on, "{conflicts} conflicts");
+            let nodes = Arc::into_inner(nodes).unwrap();
+            must_hold(&nodes.end().await, &acknowledged);
+        }
     });
 }

@@ -166,6 +166,7 @@ mod replicated {
             shard_count: options.shard_count,
             retention,
             pace: retention.map_or(pace, |retention| pace.for_retention(retention)),
+            passes_on: true,
         };
         let replica = Replica::start(store.clone(), Arc::new(stream), following).await?;
         Ok(Joined {

@@ -24,6 +24,7 @@ use tracing::warn;
 use super::ageing::{Report, Told};
 use super::announced::{Announced, Announcements};
 use super::keys::open_bucket;
+use super::nats_post::NatsPost;
 use super::node::SHARDS_MAX;
 use super::position::MessageId;
 use super::stream::{PublishError, Stream, Unreachable};
@@ -227,6 +228,12 @@ impl Drop for JetStream {
 }
 
 impl Stream for JetStream {
+    type Post = NatsPost;
+
+    async fn post(&self, run: u64) -> Result<NatsPost, Unreachable> {
+        NatsPost::open(self.client.clone(), &self.name, run).await
+    }
+
     async fn publish(
         &self,
         shard: u16,

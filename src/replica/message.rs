@@ -27,8 +27,8 @@ use crate::model::{
     VARIANT_KEY_BYTES_MAX,
 };
 
-/// The version that this code writes.
-const VERSION: u8 = 1;
+/// The version that this code writes, of these and of what nodes say to each other.
+pub(super) const VERSION: u8 = 1;
 /// The longest message that is read or written, whatever a server allows.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Of a key's text, with the number and count of an entry in a batch.
@@ -125,30 +125,12 @@ impl Message {
         for change in &self.changes {
             change.encode(&mut out);
         }
-        let crc = crc32fast::hash(&out);
-        out.extend_from_slice(&crc.to_le_bytes());
-        out.into()
+        sealed(out)
     }
 
     /// Reads one.
     pub fn decode(bytes: &Bytes) -> Result<Self, MessageError> {
-        if bytes.len() > MESSAGE_BYTES_MAX {
-            return Err(MessageError::Malformed("length"));
-        }
-        match bytes.first() {
-            Some(&VERSION) => {}
-            Some(&version) if version > VERSION => return Err(MessageError::Newer(version)),
-            _ => return Err(MessageError::Malformed("version")),
-        }
-        let content_len = bytes.len().checked_sub(4);
-        let content_len = content_len.ok_or(MessageError::Malformed("length"))?;
-        let crc = bytes.get(content_len..).unwrap_or_default();
-        let content = bytes.slice(..content_len);
-        if crc32fast::hash(&content).to_le_bytes() != *crc {
-            return Err(MessageError::Checksum);
-        }
-        let mut reader = Reader { bytes: content };
-        reader.take(1, "version")?;
+        let mut reader = opened(bytes)?;
         let node = u64::from_le_bytes(reader.array("node")?);
         let id = MessageId(u128::from_le_bytes(reader.array("id")?));
         let previous = Position {
@@ -247,7 +229,36 @@ impl Change {
     }
 }
 
-fn put_len(out: &mut Vec<u8>, len: usize) {
+/// Adds the checksum.
+pub(super) fn sealed(mut out: Vec<u8>) -> Bytes {
+    let crc = crc32fast::hash(&out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.into()
+}
+
+/// What stands behind the version, if that and the checksum are right.
+pub(super) fn opened(bytes: &Bytes) -> Result<Reader, MessageError> {
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(MessageError::Malformed("length"));
+    }
+    match bytes.first() {
+        Some(&VERSION) => {}
+        Some(&version) if version > VERSION => return Err(MessageError::Newer(version)),
+        _ => return Err(MessageError::Malformed("version")),
+    }
+    let content_len = bytes.len().checked_sub(4);
+    let content_len = content_len.ok_or(MessageError::Malformed("length"))?;
+    let crc = bytes.get(content_len..).unwrap_or_default();
+    let content = bytes.slice(..content_len);
+    if crc32fast::hash(&content).to_le_bytes() != *crc {
+        return Err(MessageError::Checksum);
+    }
+    let mut reader = Reader { bytes: content };
+    reader.take(1, "version")?;
+    Ok(reader)
+}
+
+pub(super) fn put_len(out: &mut Vec<u8>, len: usize) {
     // A message has far fewer bytes than this counts.
     out.extend_from_slice(&(len as u32).to_le_bytes());
 }
@@ -260,11 +271,15 @@ fn put_short(out: &mut Vec<u8>, text: &str) {
 fn put_entry(out: &mut Vec<u8>, placed: &PlacedEntry) {
     out.extend_from_slice(&placed.id.as_u128().to_le_bytes());
     out.extend_from_slice(&placed.received_at_ms.to_le_bytes());
-    put_short(out, &placed.entry.variant_key);
-    let key = placed.entry.idempotency.as_deref();
+    put_new_entry(out, &placed.entry);
+}
+
+pub(super) fn put_new_entry(out: &mut Vec<u8>, entry: &NewEntry) {
+    put_short(out, &entry.variant_key);
+    let key = entry.idempotency.as_deref();
     put_short(out, key.map_or("", |key| &key.text));
-    put_len(out, placed.entry.body.len());
-    out.extend_from_slice(&placed.entry.body);
+    put_len(out, entry.body.len());
+    out.extend_from_slice(&entry.body);
 }
 
 fn entries(reader: &mut Reader) -> Result<Vec<PlacedEntry>, MessageError> {
@@ -283,6 +298,22 @@ fn entries(reader: &mut Reader) -> Result<Vec<PlacedEntry>, MessageError> {
 fn entry(reader: &mut Reader) -> Result<PlacedEntry, MessageError> {
     let id = LogId::from_u128(u128::from_le_bytes(reader.array("entry's id")?));
     let received_at_ms = u64::from_le_bytes(reader.array("entry's time")?);
+    Ok(PlacedEntry {
+        id,
+        received_at_ms,
+        entry: new_entry(reader)?,
+    })
+}
+
+/// Whether an entry that nobody has checked yet can be read again.
+pub(super) fn is_readable(entry: &NewEntry) -> bool {
+    let key = entry.idempotency.as_deref();
+    (1..=VARIANT_KEY_BYTES_MAX).contains(&entry.variant_key.len())
+        && key.is_none_or(|key| (1..=KEY_TEXT_BYTES_MAX).contains(&key.text.len()))
+        && std::str::from_utf8(&entry.body).is_ok()
+}
+
+pub(super) fn new_entry(reader: &mut Reader) -> Result<NewEntry, MessageError> {
     let variant_len = usize::from(u16::from_le_bytes(reader.array("variant's length")?));
     if variant_len == 0 || variant_len > VARIANT_KEY_BYTES_MAX {
         return Err(MessageError::Malformed("variant's length"));
@@ -305,44 +336,47 @@ fn entry(reader: &mut Reader) -> Result<PlacedEntry, MessageError> {
             fingerprint,
         })
     });
-    Ok(PlacedEntry {
-        id,
-        received_at_ms,
-        entry: NewEntry {
-            variant_key,
-            body,
-            idempotency,
-        },
+    Ok(NewEntry {
+        variant_key,
+        body,
+        idempotency,
     })
 }
 
 /// What is left of a message.
-struct Reader {
-    bytes: Bytes,
+pub(super) struct Reader {
+    pub(super) bytes: Bytes,
 }
 
 impl Reader {
-    fn take(&mut self, len: usize, what: &'static str) -> Result<Bytes, MessageError> {
+    pub(super) fn take(&mut self, len: usize, what: &'static str) -> Result<Bytes, MessageError> {
         if len > self.bytes.len() {
             return Err(MessageError::Malformed(what));
         }
         Ok(self.bytes.split_to(len))
     }
 
-    fn array<const LEN: usize>(&mut self, what: &'static str) -> Result<[u8; LEN], MessageError> {
+    pub(super) fn array<const LEN: usize>(
+        &mut self,
+        what: &'static str,
+    ) -> Result<[u8; LEN], MessageError> {
         let bytes = self.take(LEN, what)?;
         let array = bytes.first_chunk().copied();
         array.ok_or(MessageError::Malformed(what))
     }
 
-    fn text(&mut self, len: usize, what: &'static str) -> Result<Box<str>, MessageError> {
+    pub(super) fn text(
+        &mut self,
+        len: usize,
+        what: &'static str,
+    ) -> Result<Box<str>, MessageError> {
         let bytes = self.take(len, what)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| MessageError::Malformed(what))?;
         Ok(text.into())
     }
 
     /// A number of things that take so many bytes each, at least: no more than can be there.
-    fn count(&mut self, each: usize, what: &'static str) -> Result<usize, MessageError> {
+    pub(super) fn count(&mut self, each: usize, what: &'static str) -> Result<usize, MessageError> {
         let count = u32::from_le_bytes(self.array(what)?) as usize;
         match count.saturating_mul(each) <= self.bytes.len() {
             true => Ok(count),

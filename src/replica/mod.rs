@@ -34,13 +34,18 @@
 //! what is old and what all that were heard of have noted. A node that was away for longer, or an empty one, finds a
 //! gap behind its position and stops; it begins anew with a copy of another node's folder.
 //!
+//! Any node may do this for any shard, but two that do it for the same one plan many messages anew. So for each shard
+//! one of the living nodes is *preferred* ([`nodes`]), and the others pass entries on to it while it answers
+//! ([`passing`]): one hop, over plain NATS. Where it doesn't answer, or says no, the entries are appended where they
+//! came in. Nothing above knows of it, and nothing below depends on it.
+//!
 //! # What holds, and who sees to it
 //!
 //! | invariant | owner |
 //! | --- | --- |
 //! | at most one message stands behind another | the stream's expected sequence; [`shard`] publishes nothing else until a message is settled |
 //! | what is acknowledged is with a quorum | [`stream::Stream::publish`] says so first; only [`shard`] answers |
-//! | no request is stored twice | [`shard`] settles before it plans anew; keys are looked up at the position that is published for |
+//! | no request is stored twice | [`shard`] settles before it plans anew; keys are looked up at the position that is published for; [`passing`] appends what another node may have done only where all entries have keys, and takes no bundle twice |
 //! | ids rise in the stream's order | [`plan`] gives them behind the log's last one at that position |
 //! | a node's files are the fold of the stream | [`place()`](place::place), in order, and the experiment's actor, which passes over what is there |
 //! | a note of how far a node is never leads | [`notes`]: it is written when what it counts is on stable storage |
@@ -49,33 +54,40 @@
 //! | what is dropped from the stream is on the disk of every node that was heard of | [`ageing`] tells what is noted, never what is placed, and drops what all have told |
 //! | a shard's last message is never dropped | [`ageing`]: nobody could name what the next one stands behind |
 //! | who needs what was dropped never passes over it | the chain again: [`error::Stopped::Behind`] |
-//! | everything is bounded | requests by each shard's channel and the budget of bytes in flight, a message by what the stream takes |
+//! | everything is bounded | requests by each shard's channel and the budget of bytes in flight, those that are passed on by the budgets of both nodes, a message by what the stream takes |
 //!
 //! API keys are no part of the chain: they are one value that nodes change in turns ([`keys`]).
 //!
-//! The stream itself is a trait ([`stream`]): JetStream in use ([`jetstream`]), and in tests a simulated one that
-//! refuses, delays, forgets to answer and is cut off, as a seed says (`sim`).
+//! The stream itself is a trait ([`stream`]), and so is what carries words between nodes ([`post`]): JetStream and NATS
+//! in use ([`jetstream`], [`nats_post`]), and in tests simulated ones that refuse, delay, forget to answer and are cut
+//! off, as a seed says (`sim`).
 
 pub mod ageing;
 mod announced;
+pub mod bundles;
 pub mod error;
 pub mod jetstream;
 pub mod keys;
 pub mod message;
+pub mod nats_post;
 pub mod node;
+pub mod nodes;
 pub mod notes;
+pub mod passing;
 pub mod place;
 pub mod plan;
 pub mod planted;
 pub mod position;
+pub mod post;
 pub mod shard;
 #[cfg(test)]
 mod sim;
 pub mod stream;
+pub mod words;
 
 pub use error::{ReplicaError, Stopped};
 pub use jetstream::{JetStream, JetStreamOptions};
 pub use keys::KeyBucket;
 pub use node::{Replica, ReplicaHealth, ReplicaOptions};
 pub use notes::StartError;
-pub use shard::Pace;
+pub use shard::{Pace, Status};

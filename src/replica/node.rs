@@ -7,16 +7,20 @@ use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
-use tracing::error;
+use tokio::time::{Instant, timeout_at};
+use tracing::{error, warn};
 
 use super::ageing::{Ageing, Joining};
 use super::error::{ReplicaError, Stopped};
 use super::notes::{self, Identity, StartError};
+use super::passing::{Exchange, Passing, all_have_keys};
 use super::plan::{AppendRequest, Reply, Request};
+use super::planted::{Bug, is_planted};
 use super::position::shard_of;
 use super::shard::{Pace, Shard, Status};
 use super::stream::Stream;
+use super::words::Outcome;
+use crate::experiment::replicated::Entries;
 use crate::experiment::{Appended, BytePermit, Defined, Store};
 use crate::model::{Definition, LogId, NewEntry, Slug};
 
@@ -36,6 +40,8 @@ pub struct ReplicaOptions {
     pub retention: Option<Duration>,
     /// How long is waited for what.
     pub pace: Pace,
+    /// Whether entries are passed on to the node that is preferred for their shard, and taken from others.
+    pub passes_on: bool,
 }
 
 /// How a node is.
@@ -55,10 +61,16 @@ pub enum ReplicaHealth {
 pub struct Replica {
     store: Arc<Store>,
     identity: Identity,
-    pace: Pace,
-    shards: Vec<Handle>,
+    shards: Arc<Shards>,
+    passing: Option<Passing>,
     is_ending: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
+}
+
+/// Its shards' tasks, as requests reach them.
+pub(super) struct Shards {
+    pub(super) pace: Pace,
+    handles: Vec<Handle>,
 }
 
 struct Handle {
@@ -77,7 +89,7 @@ impl Replica {
         let identity = Identity::of(&store, &options.stream, shard_count).await?;
         let (is_ending, ending) = watch::channel(false);
         let mut joining = Vec::with_capacity(usize::from(shard_count));
-        let mut shards = Vec::with_capacity(usize::from(shard_count));
+        let mut handles = Vec::with_capacity(usize::from(shard_count));
         let mut tasks = JoinSet::new();
         for number in 0..shard_count {
             let position = notes::read_position(&store, number).await?;
@@ -106,7 +118,7 @@ impl Replica {
                 diverged_looks: 0,
             };
             tasks.spawn(shard.run());
-            shards.push(Handle {
+            handles.push(Handle {
                 requests: sender,
                 status: told,
             });
@@ -114,41 +126,72 @@ impl Replica {
         let ageing = Ageing {
             node: identity.node(),
             store: store.clone(),
-            stream,
+            stream: stream.clone(),
             pace: options.pace,
             retention: options.retention,
-            shards: shards.iter().map(|shard| shard.status.clone()).collect(),
+            shards: handles.iter().map(|shard| shard.status.clone()).collect(),
             joining,
-            is_ending: ending,
-            dropped: vec![0; shards.len()],
+            is_ending: ending.clone(),
+            dropped: vec![0; handles.len()],
         };
         tasks.spawn(ageing.run());
+        let shards = Arc::new(Shards {
+            pace: options.pace,
+            handles,
+        });
+        let mut passing = None;
+        if options.passes_on {
+            let drawn = store.random().map_err(|error| StartError::Io {
+                what: "drawing a run's number",
+                error,
+            })?;
+            let run = drawn as u64;
+            match stream.post(run).await {
+                Ok(post) => {
+                    let (node, store, shards) = (identity.node(), store.clone(), shards.clone());
+                    let exchange = Exchange::new(post, run, node, store, shards, ending.clone());
+                    let (exchange, way) = exchange;
+                    tasks.spawn(exchange.run());
+                    passing = Some(way);
+                }
+                Err(error) => warn!(%error, "this node passes nothing on to others"),
+            }
+        }
         Ok(Self {
             store,
             identity,
-            pace: options.pace,
             shards,
+            passing,
             is_ending,
             tasks: Mutex::new(tasks),
         })
     }
 
-    /// Appends all entries or none; returns once a quorum has them, and this node has placed them.
+    /// Appends all entries or none, here or by the node that is preferred for their shard; returns once a quorum
+    /// has them, and that node has placed them.
     pub async fn append(
         &self,
         slug: &Slug,
         entries: Vec<NewEntry>,
         permit: BytePermit,
     ) -> Result<Appended, ReplicaError> {
-        let request = |reply| {
-            Request::Append(AppendRequest {
-                slug: slug.clone(),
-                entries: Arc::new(entries),
-                permit,
-                reply,
-            })
-        };
-        self.ask(slug, request).await
+        let until = Instant::now() + self.shards.pace.answer_within;
+        let (entries, permit) = (Arc::new(entries), Arc::new(permit));
+        if let Some(passing) = &self.passing {
+            match passing.append(slug, &entries, &permit, until).await {
+                Outcome::Done(appended) => return Ok(appended),
+                Outcome::NotDone => {}
+                Outcome::Unknown if all_have_keys(&entries) || is_planted(Bug::AppendedTwice) => {}
+                Outcome::Unknown => return Err(ReplicaError::Unsettled),
+            }
+        }
+        self.shards.append(slug, entries, permit, until).await
+    }
+
+    /// Whether what this node is asked to append to an experiment is appended by itself, as things are.
+    pub fn is_preferred(&self, slug: &Slug) -> bool {
+        let passing = self.passing.as_ref();
+        passing.is_none_or(|passing| passing.preferred(slug).is_none())
     }
 
     /// Creates an experiment, or changes its definition, on all nodes.
@@ -162,7 +205,7 @@ impl Replica {
             definition: Box::new(definition),
             reply,
         };
-        let created = self.ask(slug, request).await?;
+        let created = self.shards.ask(slug, request).await?;
         let description = self.store.describe(slug).await?;
         Ok(Defined {
             created,
@@ -176,13 +219,12 @@ impl Replica {
             slug: slug.clone(),
             reply,
         };
-        self.ask(slug, request).await
+        self.shards.ask(slug, request).await
     }
 
     /// Returns once this node has placed as much of an experiment as has this id, or a later one.
     pub async fn await_id(&self, slug: &Slug, id: LogId) {
-        let number = shard_of(slug, self.identity.shard_count);
-        let Some(shard) = self.shards.get(usize::from(number)) else {
+        let Some(shard) = self.shards.of(slug) else {
             return;
         };
         let mut status = shard.status.clone();
@@ -212,27 +254,12 @@ impl Replica {
 
     /// How it is.
     pub fn health(&self) -> ReplicaHealth {
-        let (mut behind, mut unreachable) = (0, 0);
-        for shard in &self.shards {
-            let status = shard.status.borrow();
-            if let Some(stopped) = &status.stopped {
-                return ReplicaHealth::Stopped(stopped.clone());
-            }
-            behind += usize::from(!status.is_caught_up);
-            let is_silent =
-                status.unreachable_since.is_some() || status.unacknowledged_since.is_some();
-            unreachable += usize::from(is_silent);
-        }
-        match (unreachable, behind) {
-            (0, 0) => ReplicaHealth::Ready,
-            (0, behind) => ReplicaHealth::CatchingUp(behind),
-            (unreachable, _) => ReplicaHealth::Unreachable(unreachable),
-        }
+        self.shards.health()
     }
 
     /// How each shard is.
     pub fn statuses(&self) -> Vec<Status> {
-        let shards = self.shards.iter();
+        let shards = self.shards.handles.iter();
         shards.map(|shard| shard.status.borrow().clone()).collect()
     }
 
@@ -255,16 +282,71 @@ impl Replica {
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         tasks.shutdown().await;
     }
+}
+
+impl Shards {
+    /// How many there are.
+    pub(super) fn count(&self) -> u16 {
+        // No more than SHARDS_MAX.
+        self.handles.len() as u16
+    }
+
+    /// How it is.
+    pub(super) fn health(&self) -> ReplicaHealth {
+        let (mut behind, mut unreachable) = (0, 0);
+        for shard in &self.handles {
+            let status = shard.status.borrow();
+            if let Some(stopped) = &status.stopped {
+                return ReplicaHealth::Stopped(stopped.clone());
+            }
+            behind += usize::from(!status.is_caught_up);
+            let is_silent =
+                status.unreachable_since.is_some() || status.unacknowledged_since.is_some();
+            unreachable += usize::from(is_silent);
+        }
+        match (unreachable, behind) {
+            (0, 0) => ReplicaHealth::Ready,
+            (0, behind) => ReplicaHealth::CatchingUp(behind),
+            (unreachable, _) => ReplicaHealth::Unreachable(unreachable),
+        }
+    }
+
+    /// Appends all entries or none, by this node. They are answered by then, and not begun afterwards.
+    pub(super) async fn append(
+        &self,
+        slug: &Slug,
+        entries: Entries,
+        permit: Arc<BytePermit>,
+        until: Instant,
+    ) -> Result<Appended, ReplicaError> {
+        let request = |reply| {
+            Request::Append(AppendRequest {
+                slug: slug.clone(),
+                entries,
+                permit,
+                until,
+                reply,
+            })
+        };
+        self.ask_until(slug, until, request).await
+    }
 
     async fn ask<T>(
         &self,
         slug: &Slug,
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T, ReplicaError> {
-        // One for each number.
-        let number = shard_of(slug, self.identity.shard_count);
-        let shard = self.shards.get(usize::from(number));
-        let shard = shard.ok_or(ReplicaError::ShuttingDown)?;
+        let until = Instant::now() + self.pace.answer_within;
+        self.ask_until(slug, until, request).await
+    }
+
+    async fn ask_until<T>(
+        &self,
+        slug: &Slug,
+        until: Instant,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<T, ReplicaError> {
+        let shard = self.of(slug).ok_or(ReplicaError::ShuttingDown)?;
         let (reply, answer) = oneshot::channel();
         shard
             .requests
@@ -273,14 +355,20 @@ impl Replica {
                 TrySendError::Full(_) => ReplicaError::Overloaded,
                 TrySendError::Closed(_) => ReplicaError::ShuttingDown,
             })?;
-        match timeout(self.pace.answer_within, answer).await {
+        match timeout_at(until, answer).await {
             Ok(Ok(answer)) => answer,
             // A task that was dropped with it, or no answer in time.
             Ok(Err(_)) | Err(_) => Err(ReplicaError::Unsettled),
         }
     }
+
+    fn of(&self, slug: &Slug) -> Option<&Handle> {
+        // One for each number.
+        let number = shard_of(slug, self.count());
+        self.handles.get(usize::from(number))
+    }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::error::ReplicaError;
 use super::message::{Change, Message, What, entries_len_max, frame_len};
@@ -52,7 +53,9 @@ pub struct AppendRequest {
     /// The entries.
     pub entries: Entries,
     /// The request's share of the in-flight budget, held until it is answered.
-    pub permit: BytePermit,
+    pub permit: Arc<BytePermit>,
+    /// It is told by then that nobody knows, and not begun afterwards.
+    pub until: Instant,
     /// Where the answer goes.
     pub reply: Reply<Appended>,
 }
@@ -97,7 +100,7 @@ impl Request {
     /// Whether nobody waits for the answer any more.
     pub fn is_gone(&self) -> bool {
         match self {
-            Self::Append(append) => append.reply.is_closed(),
+            Self::Append(append) => append.reply.is_closed() || Instant::now() >= append.until,
             Self::Define { reply, .. } => reply.is_closed(),
             Self::Delete { reply, .. } => reply.is_closed(),
         }

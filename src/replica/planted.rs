@@ -24,6 +24,10 @@ pub enum Bug {
     LastIsDropped,
     /// Messages that are gone are passed over.
     GapPassedOver,
+    /// What another node has done, perhaps, is appended here, also without idempotency keys.
+    AppendedTwice,
+    /// A bundle that comes twice is taken twice.
+    BundleTakenTwice,
 }
 
 pub use switch::*;

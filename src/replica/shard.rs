@@ -51,6 +51,12 @@ pub struct Pace {
     pub tell_every: Duration,
     /// Between two looks for messages that no node needs any more, about.
     pub drop_every: Duration,
+    /// How often a node says that it lives.
+    pub hello_every: Duration,
+    /// A node counts as living for so long after it was heard of.
+    pub lives_for: Duration,
+    /// Another node has so long for requests that may be appended here after all.
+    pub pass_within: Duration,
 }
 
 impl Default for Pace {
@@ -63,6 +69,9 @@ impl Default for Pace {
             note_every: Duration::from_secs(10),
             tell_every: Duration::from_secs(60),
             drop_every: Duration::from_secs(300),
+            hello_every: Duration::from_millis(500),
+            lives_for: Duration::from_secs(2),
+            pass_within: Duration::from_secs(3),
         }
     }
 }
@@ -93,6 +102,10 @@ pub struct Status {
     pub unacknowledged_since: Option<Instant>,
     /// Why it takes and places nothing more.
     pub stopped: Option<Stopped>,
+    /// Messages of this node that stand, since it was started.
+    pub published: u64,
+    /// Messages that were planned anew since another node was first, since then.
+    pub conflicts: u64,
 }
 
 /// The task's state.
@@ -335,6 +348,7 @@ impl<S: Stream> Shard<S> {
                     }
                     attempt.put_back(&mut self.waiting);
                     self.note_acknowledged();
+                    self.status.send_modify(|status| status.conflicts += 1);
                     self.take(sequence, message).await?;
                     return Ok(1 + self.follow().await?);
                 }
@@ -354,6 +368,7 @@ impl<S: Stream> Shard<S> {
     /// keeps it from being placed here, since a quorum has it.
     async fn accept(&mut self, mut attempt: Attempt, sequence: u64) -> Result<usize, End> {
         self.note_acknowledged();
+        self.status.send_modify(|status| status.published += 1);
         let placed = self.take(sequence, attempt.message.clone()).await;
         attempt.answer();
         placed.map(|()| 0)

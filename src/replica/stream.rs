@@ -6,11 +6,18 @@ use bytes::Bytes;
 use super::ageing::{Report, Told};
 use super::announced::Announced;
 use super::position::MessageId;
+use super::post::Post;
 
 /// A stream with one subject for each shard. Messages of a subject are never changed, are taken away only from
 /// the front and only where a node asks for it ([`ageing`](super::ageing)), have rising sequences, and each is
 /// stored by a quorum before anybody is told of it.
 pub trait Stream: Send + Sync + 'static {
+    /// How nodes speak with each other beside it.
+    type Post: Post;
+
+    /// Begins to hear what other nodes say to this run of this one.
+    fn post(&self, run: u64) -> impl Future<Output = Result<Self::Post, Unreachable>> + Send;
+
     /// Appends a message to a shard, if the shard's last message has the sequence `expected` (0: there is
     /// none). Says its sequence once a quorum has stored it.
     fn publish(

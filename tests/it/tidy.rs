@@ -102,6 +102,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "replica/jetstream.rs",
             "replica/jetstream/",
             "replica/keys.rs",
+            "replica/nats_post.rs",
         ],
     ),
     ("tokio_postgres::", &["bench/peers/postgres.rs"]),

@@ -5,7 +5,8 @@
 //! cut off from it; their disks fail, fill and lose what wasn't synced; processes are killed. Clients send
 //! entries, alone and in batches, some with keys, which they send again to any node until they are answered, and
 //! make, change and delete experiments. Nodes drop what is old from the stream; one that was away for longer begins
-//! anew with a copy of another one's files.
+//! anew with a copy of another one's files. In most runs nodes pass entries on to each other: what they say is lost, comes
+//! late or twice, and who is down is said to be so, or isn't.
 //!
 //! At the end the stream must be a chain for each shard, ids must rise, nothing that was acknowledged may be missing
 //! and nothing may be there twice; and each node's files must be the fold of the stream, what was dropped
@@ -14,6 +15,7 @@
 
 mod check;
 mod clients;
+mod post;
 mod run;
 mod stops;
 mod stream;
@@ -57,6 +59,8 @@ fn every_node_is_the_fold_of_the_stream_and_nothing_acknowledged_is_lost() {
             met.deleted,
             met.dropped,
             met.copied,
+            met.bundles,
+            met.astray,
         ];
         assert!(kinds.iter().all(|times| *times > count / 10), "{met:?}");
     }
@@ -82,6 +86,8 @@ fn every_planted_bug_is_caught() {
         Bug::OthersNotMinded,
         Bug::LastIsDropped,
         Bug::GapPassedOver,
+        Bug::AppendedTwice,
+        Bug::BundleTakenTwice,
     ];
     let mut missed = Vec::new();
     for bug in bugs {

@@ -25,6 +25,9 @@ pub const PACE: Pace = Pace {
     note_every: Duration::from_millis(40),
     tell_every: Duration::from_millis(30),
     drop_every: Duration::from_millis(50),
+    hello_every: Duration::from_millis(30),
+    lives_for: Duration::from_millis(120),
+    pass_within: Duration::from_millis(200),
 };
 /// Who has told something within this time must be minded, however short messages are kept.
 const HEARD_WITHIN_MIN: Duration = Duration::from_millis(150);
@@ -44,6 +47,10 @@ pub struct Met {
     pub dropped: u64,
     pub left_behind: u64,
     pub copied: u64,
+    /// Bundles that one node asked of another.
+    pub bundles: u64,
+    /// Bundles and answers that didn't arrive once and soon.
+    pub astray: u64,
 }
 
 impl Met {
@@ -60,6 +67,8 @@ impl Met {
         self.dropped += run.dropped;
         self.left_behind += run.left_behind;
         self.copied += run.copied;
+        self.bundles += run.bundles;
+        self.astray += run.astray;
     }
 }
 
@@ -86,6 +95,7 @@ struct Run {
     durability: Durability,
     retention: Option<Duration>,
     pace: Pace,
+    passes_on: bool,
     met: Met,
 }
 
@@ -111,6 +121,7 @@ impl Run {
             true => PACE.note_every,
             false => Duration::from_millis(400),
         };
+        let passes_on = random.u8(..4) > 0;
         Self {
             retention,
             pace: Pace { note_every, ..PACE },
@@ -121,6 +132,7 @@ impl Run {
             began: Instant::now(),
             shard_count,
             durability,
+            passes_on,
             met: Met::default(),
             random,
         }
@@ -243,6 +255,7 @@ impl Run {
             shard_count: self.shard_count,
             retention: self.retention,
             pace: self.pace,
+            passes_on: self.passes_on,
         };
         let replica = Replica::start(store, self.cluster.of_node(node), options).await;
         let replica = replica.map_err(|error| error.to_string())?;
@@ -375,6 +388,10 @@ impl Run {
             check::is_fold(node, &simulated::held(machine)?, &fold.held)?;
         }
         let (conflicts, answers_lost) = self.cluster.met();
+        let (bundles, astray) = {
+            let inner = self.cluster.inner();
+            (inner.posts.bundles, inner.posts.astray)
+        };
         Ok(Met {
             acknowledged: told.acknowledged.len() as u64,
             repeated: told.repeated,
@@ -383,6 +400,8 @@ impl Run {
             messages: stored.len() as u64,
             conflicts,
             answers_lost,
+            bundles,
+            astray,
             ..self.met
         })
     }

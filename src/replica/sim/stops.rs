@@ -25,6 +25,7 @@ async fn start(machine: &SimMachine, cluster: &Cluster, node: usize) -> Arc<Repl
         shard_count: SHARDS,
         retention: None,
         pace: PACE,
+        passes_on: false,
     };
     let replica = Replica::start(store, cluster.of_node(node), options);
     Arc::new(replica.await.unwrap())

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+use super::post::{NodePost, Posts};
 use crate::replica::ageing::{NEEDS_NOTHING, Report, Told};
 use crate::replica::announced::Announced;
 use crate::replica::planted::{Bug, is_planted};
@@ -23,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Cluster(Arc<Mutex<Inner>>);
 
-struct Inner {
+pub struct Inner {
     random: fastrand::Rng,
     /// What is stored, in order.
     stored: Vec<Stored>,
@@ -31,10 +32,12 @@ struct Inner {
     /// Whether a message that comes twice is known by its id. (After a while JetStream forgets.)
     knows_ids: bool,
     /// Which nodes reach nobody.
-    is_cut_off: Vec<bool>,
+    pub is_cut_off: Vec<bool>,
     has_quorum: bool,
     /// Nothing goes wrong any more.
-    is_calm: bool,
+    pub is_calm: bool,
+    /// What nodes say to each other.
+    pub posts: Posts,
     hints: Vec<Arc<[Notify]>>,
     conflicts: u64,
     answers_lost: u64,
@@ -100,6 +103,7 @@ impl Cluster {
             is_cut_off: vec![false; node_count],
             has_quorum: true,
             is_calm: false,
+            posts: Posts::new(random.u64(..)),
             hints: (0..node_count).map(|_| hints()).collect(),
             conflicts: 0,
             answers_lost: 0,
@@ -191,7 +195,7 @@ impl Cluster {
         (inner.conflicts, inner.answers_lost)
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap()
     }
 
@@ -307,6 +311,12 @@ impl NodeStream {
 }
 
 impl Stream for NodeStream {
+    type Post = NodePost;
+
+    async fn post(&self, run: u64) -> Result<NodePost, Unreachable> {
+        Ok(NodePost::open(self.cluster.clone(), self.node, run))
+    }
+
     async fn publish(
         &self,
         shard: u16,
