@@ -290,6 +290,8 @@ impl<P: Post> Exchange<P> {
             Heard::Words(words) => Words::decode(&words),
         };
         match words {
+            // It hears itself, too.
+            Ok(Words::Hello(hello)) if hello.run == self.run => {}
             Ok(Words::Hello(hello)) => lock(&self.nodes).hear(&hello, Instant::now()),
             Ok(Words::Answers(answers)) => self.bundles.answered(answers),
             Ok(Words::Bundle(bundle)) => self.take_bundle(bundle),

@@ -21,7 +21,7 @@ pub trait Post: Clone + Send + Sync + 'static {
 /// To whom something is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum To {
-    /// All other nodes.
+    /// All nodes; who says it may hear it, too.
     All,
     /// A run of a node, which is asked for something.
     Run {

@@ -132,7 +132,7 @@ impl Post for NodePost {
         let heard = Heard::Words(words);
         match to {
             To::All => {
-                for run in others.into_iter().filter(|run| *run != self.run) {
+                for run in others {
                     self.send(run, &heard);
                 }
             }
