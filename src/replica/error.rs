@@ -81,7 +81,7 @@ pub enum Stopped {
     /// What the stream says of an experiment can't be placed in this node's files of it.
     #[error(
         "shard {shard}: this node can't place what the stream says of {experiment} ({what}); other nodes have it: \
-         look at this node's disk and start it again, or begin a new node with an empty folder"
+         look at this node's disk and start it again, or begin anew with a copy of another node's folder"
     )]
     Files {
         /// The shard.
