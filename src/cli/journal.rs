@@ -5,8 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, ensure};
 
-/// The folder in a store that follows a stream, where it notes how far.
-const FOLLOWS: &str = "replica";
+use crate::experiment::folder::NOTES_DIR;
 
 /// Where an entry is before it is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +34,7 @@ impl FromStr for Where {
 /// A store that follows a stream takes nothing by itself: its log would be another one than the other nodes'.
 pub fn check_local(dir: &Path) -> Result<()> {
     ensure!(
-        !dir.join(FOLLOWS).exists(),
+        !dir.join(NOTES_DIR).exists(),
         "{} is a node of a replicated store, or a copy of one: start it with the --journal nats://… that it had, \
          or send its entries to another store with `trialog replay --to`",
         dir.display()

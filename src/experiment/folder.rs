@@ -27,6 +27,10 @@ pub const STORE_FORMAT: u32 = 1;
 
 /// The file that a process locks while it has the store open.
 pub const LOCK_FILE: &str = "LOCK";
+/// The folder of what a node of a replicated store remembers.
+pub const NOTES_DIR: &str = "replica";
+/// In that folder: who the node is, which no copy has.
+pub const NODE_FILE: &str = "node.json";
 
 /// What is said when a segment goes on behind a large group that has not ended for the journal.
 pub const OLDER_JOURNAL: &str = "the journal is older than this segment: nothing is cut; put back \

@@ -16,7 +16,7 @@ use super::batch::Appended;
 use super::blocking::blocking;
 use super::definition::{self, DefinitionFile};
 use super::error::{AppendError, ReadError, StoreError};
-use super::folder::{self, STORE_FORMAT};
+use super::folder::{self, NOTES_DIR, STORE_FORMAT};
 use super::repeats::Known;
 use super::store::{Store, StoreHealth};
 use crate::fs::{parent, read_small, replace_file};
@@ -24,10 +24,6 @@ use crate::journal::JournalHealth;
 use crate::log::segment_file::Trouble;
 use crate::model::{Definition, LogId, NewEntry, Slug, VARIANTS_MAX};
 
-/// The folder of a replica's notes, in the store's.
-pub const NOTES_DIR: &str = "replica";
-/// The note of who the node is, which no copy has.
-pub const NODE_FILE: &str = "node.json";
 const NOTE_LEN_MAX: u64 = 4096;
 
 /// The entries of one request. Shared, since they are planned anew when another node was first.

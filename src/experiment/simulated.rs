@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use super::definition::DefinitionFile;
-use super::folder::{self, Folder, LOCK_FILE};
-use super::replicated::{NODE_FILE, NOTES_DIR};
+use super::folder::{self, Folder, LOCK_FILE, NODE_FILE, NOTES_DIR};
 use super::sealer::SEALING_THREAD;
 use super::store::{Store, StoreOptions};
 pub(crate) use crate::fs::sim::{Crash, Failure, Fault, Op, SimMachine};

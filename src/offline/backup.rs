@@ -15,9 +15,8 @@ use tracing::debug;
 use super::source::{OfflineError, Source};
 use crate::experiment::definition::{DEFINITION_FILE, DefinitionFile};
 use crate::experiment::folder::{
-    FORMAT_FILE, LOCK_FILE, experiment_dir, experiments_dir, read_store_id,
+    FORMAT_FILE, LOCK_FILE, NODE_FILE, NOTES_DIR, experiment_dir, experiments_dir, read_store_id,
 };
-use crate::experiment::replicated::{NODE_FILE, NOTES_DIR};
 use crate::fs::{
     Access, Disk, File, Host, LockGuard, naming, parent, read_exact_at, read_small, replace_file,
     write_all_at,

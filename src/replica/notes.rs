@@ -16,7 +16,8 @@ use tracing::warn;
 
 use super::position::{MessageId, Position};
 use crate::experiment::Store;
-use crate::experiment::replicated::{NODE_FILE, PlaceError};
+use crate::experiment::folder::NODE_FILE;
+use crate::experiment::replicated::PlaceError;
 use crate::json_file;
 
 const FORMAT: u32 = 1;
