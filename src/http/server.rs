@@ -13,8 +13,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio_rustls::server::TlsStream;
-use tokio_util::either::Either;
 use tracing::{debug, warn};
 
 use super::error::ApiError;
@@ -25,7 +23,7 @@ use super::metrics::{HttpMetrics, Limit};
 use super::peers::{Peer, Peers};
 use super::router::Router;
 use super::service::{Origin, respond};
-use super::tls::Tls;
+use super::tls::{Stream, Tls};
 use super::unparsed::{self, Unparsed};
 use crate::auth::Keyring;
 use crate::experiment::Store;
@@ -172,9 +170,6 @@ struct Connections {
     front: Front,
     tls: Option<Arc<Tls>>,
 }
-
-/// With TLS or without: one type, since HTTP/1 and HTTP/2 are compiled anew for each type of stream.
-type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// What a connection needs, once its bytes are those of HTTP.
 #[derive(Clone)]
