@@ -11,8 +11,8 @@ use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_util::either::Either;
 
 use super::client_tls;
 
@@ -202,16 +202,17 @@ pub async fn connect(server: &Address, trust: &Trust) -> Result<SendRequest<Full
     let stream = TcpStream::connect((authority.host(), server.port()))
         .await
         .with_context(|| format!("can't reach {authority}: is `trialog serve` running there?"))?;
-    // One type, since the client is compiled anew for each type of stream.
-    let stream = match is_tls {
-        false => Either::Left(stream),
-        true => {
-            let shaken = client_tls::shake(stream, authority.host(), trust.ca()).await;
-            Either::Right(Box::new(
-                shaken.with_context(|| format!("no TLS with {authority}"))?,
-            ))
-        }
-    };
+    if !is_tls {
+        return speak(stream).await;
+    }
+    let shaken = client_tls::shake(stream, authority.host(), trust.ca()).await;
+    speak(shaken.with_context(|| format!("no TLS with {authority}"))?).await
+}
+
+async fn speak<S>(stream: S) -> Result<SendRequest<Full<Bytes>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(sender)

@@ -11,6 +11,7 @@ use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, warn};
@@ -23,7 +24,7 @@ use super::metrics::{HttpMetrics, Limit};
 use super::peers::{Peer, Peers};
 use super::router::Router;
 use super::service::{Origin, respond};
-use super::tls::{Stream, Tls};
+use super::tls::Tls;
 use super::unparsed::{self, Unparsed};
 use crate::auth::Keyring;
 use crate::experiment::Store;
@@ -252,7 +253,7 @@ impl Connections {
             debug!(%error, "no TCP_NODELAY");
         }
         match &self.tls {
-            None => self.front.serve(Stream::Left(stream), place),
+            None => self.front.serve(stream, place),
             Some(tls) => {
                 tokio::spawn(self.front.clone().serve_tls(tls.clone(), stream, place));
             }
@@ -297,7 +298,7 @@ impl Front {
         };
         match shaken {
             Ok(Ok(stream)) => {
-                self.serve(Stream::Right(Box::new(stream)), place);
+                self.serve(stream, place);
                 // It may have come too late to be told with the others.
                 if *is_ending.borrow() {
                     self.lives.finish();
@@ -311,7 +312,10 @@ impl Front {
         }
     }
 
-    fn serve(&self, stream: Stream, place: Place) {
+    fn serve<S>(&self, stream: S, place: Place)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let state = self.state.clone();
         let (stream, ambiguity) = Watched::new(Unparsed::new(stream, state.clone()));
         let life = Life::new();

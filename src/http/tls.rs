@@ -12,10 +12,6 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
-use tokio_util::either::Either;
-
-/// With TLS or without: one type, since HTTP/1 and HTTP/2 are compiled anew for each type of stream.
-pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// What TLS needs, each as PEM.
 #[derive(Debug, Default)]
