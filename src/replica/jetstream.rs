@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -207,6 +207,26 @@ impl JetStream {
         format!("{}.{shard}", self.name)
     }
 
+    /// One message of the stream, as its leader has it.
+    async fn stored(&self, wanted: &Value) -> Result<Option<StoredMessage>, Unreachable> {
+        let request = Request::new().payload(wanted.to_string().into());
+        let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.name);
+        let answer = self.ask(subject, request).await?;
+        match parsed(&answer)? {
+            Stored {
+                message: Some(message),
+                ..
+            } => Ok(Some(message)),
+            Stored {
+                error: Some(error), ..
+            } if error.err_code == NO_MESSAGE => Ok(None),
+            Stored { error, .. } => {
+                let why = error.map(|error| error.description);
+                Err(Unreachable(why.unwrap_or_default()))
+            }
+        }
+    }
+
     async fn ask(&self, subject: String, request: Request) -> Result<Message, Unreachable> {
         let request = request.timeout(Some(self.request_timeout));
         // Once more around it: a request may wait for a connection, too.
@@ -286,22 +306,8 @@ impl Stream for JetStream {
 
     async fn last(&self, shard: u16) -> Result<u64, Unreachable> {
         let wanted = json!({"last_by_subj": self.subject(shard)});
-        let request = Request::new().payload(wanted.to_string().into());
-        let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.name);
-        let answer = self.ask(subject, request).await?;
-        match parsed(&answer)? {
-            Stored {
-                message: Some(message),
-                ..
-            } => Ok(message.seq),
-            Stored {
-                error: Some(error), ..
-            } if error.err_code == NO_MESSAGE => Ok(0),
-            Stored { error, .. } => {
-                let why = error.map(|error| error.description);
-                Err(Unreachable(why.unwrap_or_default()))
-            }
-        }
+        let last = self.stored(&wanted).await?;
+        Ok(last.map_or(0, |message| message.seq))
     }
 
     fn announced(&self, shard: u16, after: u64) -> Announced {

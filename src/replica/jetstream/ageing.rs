@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{ApiError, JetStream, NO_MESSAGE, Stored, Unreachable, parsed};
+use super::{ApiError, JetStream, Unreachable, parsed};
 use crate::replica::ageing::{Report, Told};
 
 #[derive(Deserialize)]
@@ -93,32 +93,18 @@ impl JetStream {
         let time = jiff::Timestamp::from_millisecond(time_ms);
         let time = time.map_err(|error| Unreachable(error.to_string()))?;
         let wanted = json!({"start_time": time.to_string(), "next_by_subj": self.subject(shard)});
-        let request = Request::new().payload(wanted.to_string().into());
-        let asked = format!("$JS.API.STREAM.MSG.GET.{}", self.name);
-        let answer = self.ask(asked, request).await?;
-        match parsed(&answer)? {
-            Stored {
-                message: Some(message),
-                ..
-            } => {
-                // Older servers give the subject's first message, in front of which there is nothing to drop.
-                let stored = message.time.parse::<jiff::Timestamp>();
-                let is_old = stored.is_ok_and(|stored| stored < time);
-                if is_old && !self.is_too_old.swap(true, Ordering::Relaxed) {
-                    warn!(
-                        "NATS servers before 2.11 don't find messages by time: the stream keeps everything"
-                    );
-                }
-                Ok(Some(message.seq))
-            }
-            Stored {
-                error: Some(error), ..
-            } if error.err_code == NO_MESSAGE => Ok(None),
-            Stored { error, .. } => {
-                let why = error.map(|error| error.description);
-                Err(Unreachable(why.unwrap_or_default()))
-            }
+        let Some(message) = self.stored(&wanted).await? else {
+            return Ok(None);
+        };
+        // Older servers give the subject's first message, in front of which there is nothing to drop.
+        let stored = message.time.parse::<jiff::Timestamp>();
+        let is_old = stored.is_ok_and(|stored| stored < time);
+        if is_old && !self.is_too_old.swap(true, Ordering::Relaxed) {
+            warn!(
+                "NATS servers before 2.11 don't find messages by time: the stream keeps everything"
+            );
         }
+        Ok(Some(message.seq))
     }
 
     pub(super) async fn purge(&self, shard: u16, sequence: u64) -> Result<u64, Unreachable> {
