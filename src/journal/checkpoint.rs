@@ -73,6 +73,7 @@ struct Background {
     retired: Option<OpenLap>,
     active: Arc<dyn File>,
     last_lap: u64,
+    /// Segments with something to be written, each once, the one that waits longest first.
     scheduled: Vec<Arc<SegmentFile>>,
     is_asleep: bool,
     is_closing: bool,
@@ -216,6 +217,11 @@ impl Shared {
         }
         self.synced_batch.fetch_max(written, Ordering::AcqRel);
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn scheduled_count(&self) -> usize {
+        self.background().scheduled.len()
     }
 
     /// Has `segment` written out soon.
@@ -394,9 +400,20 @@ impl Checkpointer {
             self.sync(segments)?;
         }
         lap.dirty.clear();
+        self.drop_written();
         self.make_spare(lap)?;
         self.shared.metrics.checkpoints.add(1);
         Ok(())
+    }
+
+    /// Takes out of the queue what the checkpoint has written: it would keep every segment that was rolled
+    /// since, and the memory with it, until its turn comes.
+    fn drop_written(&self) {
+        let mut scheduled = std::mem::take(&mut self.shared.background().scheduled);
+        scheduled.retain(|segment| segment.stays_scheduled());
+        let mut background = self.shared.background();
+        scheduled.append(&mut background.scheduled);
+        background.scheduled = scheduled;
     }
 
     fn write_out_some(&mut self) -> Result<(), Trouble> {
@@ -406,7 +423,7 @@ impl Checkpointer {
             background.scheduled.drain(..count).collect::<Vec<_>>()
         };
         let result = self.write_out(&segments);
-        segments.retain(|segment| segment.has_pending());
+        segments.retain(|segment| segment.stays_scheduled());
         self.shared.background().scheduled.extend(segments);
         let is_short =
             matches!(&result, Err(Trouble::Write(error)) if is_out_of_descriptors(error));

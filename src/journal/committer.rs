@@ -313,6 +313,43 @@ mod tests {
         }
     }
 
+    fn parts(machine: &SimMachine, durability: Durability) -> Parts {
+        let host = machine.host();
+        host.disk.create_dir(Path::new(STORE)).unwrap();
+        host.disk.sync_dir(Path::new("/")).unwrap();
+        let options = LocalOptions {
+            store_dir: PathBuf::from(STORE),
+            store_id: STORE_ID,
+            durability,
+            lap_bytes_max: BATCHES_AT + 8000,
+            free_bytes_min: 0,
+        };
+        Parts::open(&host, &options, Resume::default()).unwrap()
+    }
+
+    /// Checkpoints write more than is taken from the queue between them when there are many segments. What
+    /// was put there once for each checkpoint was there ever more often, and kept rolled segments in memory.
+    #[test]
+    fn a_segment_waits_once_to_be_written_however_often_checkpoints_write_it() {
+        let machine = SimMachine::new(1, 512);
+        let parts = parts(&machine, Durability::Sync);
+        let (mut committer, mut checkpointer) = (parts.committer, parts.checkpointer);
+        let segments = ["a", "b"].map(|name| segment(&machine, name));
+        let (mut offset, mut checkpoints) = (0, 0);
+        while checkpoints < 5 {
+            let groups = segments
+                .iter()
+                .map(|segment| group(segment, offset, Mark::None));
+            assert!(committer.commit(groups.collect()).is_empty());
+            offset += 1000;
+            assert!(parts.shared.scheduled_count() <= segments.len());
+            if !parts.shared.has_spare() {
+                checkpointer.step();
+                checkpoints += 1;
+            }
+        }
+    }
+
     /// The thread of checkpoints may be through with the lap before when the first batch of a new one is
     /// still being written. Were the power to go then, nobody would know of a large group that has begun,
     /// and what there is of it in its file would count as entries.
@@ -324,17 +361,7 @@ mod tests {
             (Durability::Relaxed, Op::Write),
         ] {
             let machine = SimMachine::new(1, 512);
-            let host = machine.host();
-            host.disk.create_dir(Path::new(STORE)).unwrap();
-            host.disk.sync_dir(Path::new("/")).unwrap();
-            let options = LocalOptions {
-                store_dir: PathBuf::from(STORE),
-                store_id: STORE_ID,
-                durability,
-                lap_bytes_max: BATCHES_AT + 8000,
-                free_bytes_min: 0,
-            };
-            let parts = Parts::open(&host, &options, Resume::default()).unwrap();
+            let (host, parts) = (machine.host(), parts(&machine, durability));
             let (mut committer, mut checkpointer) = (parts.committer, parts.checkpointer);
             let [large, other] = ["large", "other"].map(|name| segment(&machine, name));
             assert!(

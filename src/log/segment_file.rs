@@ -104,7 +104,8 @@ pub enum Trouble {
 #[derive(Default)]
 struct Pending {
     pieces: std::collections::VecDeque<Piece>,
-    /// Whether somebody will come to write the pieces.
+    /// Whether the segment stands in the queue of those that are written soon. Only who takes it out
+    /// says that it doesn't: whoever else writes the pieces leaves it there.
     is_scheduled: bool,
 }
 
@@ -200,7 +201,7 @@ impl SegmentFile {
     }
 
     /// Takes bytes that have become durable at the durable end, to be read from now on and
-    /// written soon. Says whether somebody must be sent to write them.
+    /// written soon. Says whether the segment must be put into the queue of those that are.
     #[must_use]
     pub fn push_durable(&self, offset: u64, bytes: Bytes) -> bool {
         let end = offset + bytes.len() as u64;
@@ -243,6 +244,14 @@ impl SegmentFile {
         if io.written_end == written_end {
             io.file = None;
         }
+    }
+
+    /// Whether it goes back into the queue that it was taken from, or stays there: if durable bytes
+    /// wait to be written. If not, the next ones put it there.
+    pub fn stays_scheduled(&self) -> bool {
+        let mut pending = lock(&self.pending);
+        pending.is_scheduled = !pending.pieces.is_empty();
+        pending.is_scheduled
     }
 
     /// Whether durable bytes wait to be written.
@@ -337,9 +346,7 @@ impl SegmentFile {
     fn write_pending(&self, io: &mut Io, limit: u64) -> io::Result<bool> {
         let has_ended = self.incarnation.go_on();
         if *has_ended {
-            let mut pending = lock(&self.pending);
-            pending.pieces.clear();
-            pending.is_scheduled = false;
+            lock(&self.pending).pieces.clear();
             return Ok(true);
         }
         loop {
@@ -356,11 +363,10 @@ impl SegmentFile {
         }
     }
 
-    /// The next pieces, joined. When nothing is pending, nobody is on the way any more either.
+    /// The next pieces, joined.
     fn next_write(&self, limit: u64) -> NextWrite {
-        let mut pending = lock(&self.pending);
+        let pending = lock(&self.pending);
         let Some(first) = pending.pieces.front() else {
-            pending.is_scheduled = false;
             return NextWrite::Nothing;
         };
         let offset = first.offset;
