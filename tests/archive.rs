@@ -323,6 +323,27 @@ fn a_part_is_read_by_the_ranges_that_it_takes() {
     ]);
     assert_eq!(behind.lines().count(), 49);
     assert!(read < whole / 4, "{read} of {whole} bytes behind an id");
+
+    let before = proxy.down();
+    let report = rig.out(&["report", &rig.url, "--format", "json"]);
+    let read = proxy.down() - before;
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let counts = report["variants"].as_array().unwrap().iter();
+    let counts: Vec<_> = counts.map(|one| one["count"].as_u64().unwrap()).collect();
+    assert_eq!(counts, [lines.len() as u64 - 3, 3], "{report}");
+    assert!(read < whole / 20, "{read} of {whole} bytes for a report");
+
+    let exported = |from: &str| {
+        let file = rig.dir.path().join("exported.parquet");
+        let variant = ["--variant", "B", "--format", "parquet", "--output"];
+        rig.out(&[&["replay", from], &variant[..], &[arg(&file)]].concat());
+        fs::read(&file).unwrap()
+    };
+    let before = proxy.down();
+    let archived = exported(&rig.url);
+    let read = proxy.down() - before;
+    assert_eq!(archived, exported(arg(&rig.store())));
+    assert!(read < whole / 2, "{read} of {whole} bytes for an export");
 }
 
 #[test]

@@ -169,14 +169,14 @@ fn nats_holds_what_it_acknowledged() {
     let program = std::env::var_os("TRIALOG_TEST_NATS").unwrap_or_else(|| "nats-server".into());
     let program = PathBuf::from(program);
     let said = version(&program);
-    let too_old = |said: &String| {
-        ["v1.", "v2.9.", "v2.8."]
-            .iter()
-            .any(|old| said.contains(old))
+    let is_one_of = |versions: &[&str]| {
+        let said = said.as_ref();
+        said.is_none_or(|said| versions.iter().any(|version| said.contains(version)))
     };
-    if said.as_ref().is_none_or(too_old) {
+    if is_one_of(&["v1.", "v2.9.", "v2.8."]) {
         return not_run("there is no nats-server of 2.10 or later here, nor in TRIALOG_TEST_NATS");
     }
+    let knows_batches = !is_one_of(&["v2.10.", "v2.11."]);
     let dir = tempfile::tempdir().unwrap();
     for (name, more) in [
         (
@@ -208,7 +208,13 @@ fn nats_holds_what_it_acknowledged() {
         let _peer = Peer::start(&mut command, &dir.path().join("log"), || ports().is_some());
         let url = ports().unwrap();
         match name {
-            "with" => is_counted(dir.path(), "nats", &url, "it can't be asked"),
+            "with" => {
+                is_counted(dir.path(), "nats", &url, "it can't be asked");
+                if knows_batches {
+                    let url = format!("{url}?atomic");
+                    is_counted(dir.path(), "nats", &url, "each batch atomic");
+                }
+            }
             _ => {
                 let words = "can't make a stream: does the server run with JetStream?";
                 is_refused(&bench(dir.path(), "nats", &url, &[]), words);

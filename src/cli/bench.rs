@@ -108,7 +108,8 @@ pub struct Args {
     #[arg(long, value_name = "PEER", value_enum)]
     against: Option<PeerArg>,
     /// Where redis, nats or postgres is, if it isn't at its usual port on this machine: redis://…,
-    /// nats://… (with ?replicas=3 behind it, each message on so many servers of a cluster),
+    /// nats://… (behind it, joined by &: ?replicas=3, each message on so many servers of a cluster;
+    /// ?atomic, a batch whole or not at all, with one answer),
     /// postgres://USER@HOST:PORT/DATABASE. What is made there is removed at the end.
     #[arg(
         long,
