@@ -230,6 +230,32 @@ fn must_hold(nodes: &[BTreeMap<Slug, Vec<(LogId, Bytes)>>], acknowledged: &[Ackn
     }
 }
 
+/// The look for what wasn't told comes once an hour here: it would hide that nothing is told.
+#[test]
+fn nodes_follow_by_what_the_stream_tells() {
+    let _alone = ALONE.lock();
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    runtime().block_on(async move {
+        let pace = Pace {
+            look_every: Duration::from_secs(3600),
+            ..Pace::default()
+        };
+        let nodes = Nodes::start_with(&cluster, STREAM, pace, false).await;
+        let mut acknowledged = Vec::new();
+        for number in 0..10 * EXPERIMENTS {
+            let slug = slug(number % EXPERIMENTS);
+            let entry = entry(&format!("told-{number}"));
+            let body = entry.body.clone();
+            let appended = nodes.append(number / EXPERIMENTS, &slug, entry).await;
+            acknowledged.push((slug, appended.unwrap().ids[0], body));
+        }
+        nodes.are_equally_far().await;
+        must_hold(&nodes.end().await, &acknowledged);
+    });
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled_when_the_leader_is_killed() {
     let _alone = ALONE.lock();

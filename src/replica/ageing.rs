@@ -28,8 +28,10 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::error::Stopped;
+use super::pace::Pace;
 use super::planted::{Bug, is_planted};
-use super::shard::{Pace, Status, ended};
+use super::shard::ended;
+use super::status::Status;
 use super::stream::{Stream, Unreachable};
 use crate::experiment::Store;
 

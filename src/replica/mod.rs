@@ -73,6 +73,7 @@ pub mod nats_post;
 pub mod node;
 pub mod nodes;
 pub mod notes;
+mod pace;
 pub mod passing;
 pub mod place;
 pub mod plan;
@@ -82,6 +83,7 @@ pub mod post;
 pub mod shard;
 #[cfg(test)]
 mod sim;
+mod status;
 pub mod stream;
 pub mod words;
 
@@ -90,4 +92,5 @@ pub use jetstream::{JetStream, JetStreamOptions};
 pub use keys::KeyBucket;
 pub use node::{Replica, ReplicaHealth, ReplicaOptions};
 pub use notes::StartError;
-pub use shard::{Pace, Status};
+pub use pace::Pace;
+pub use status::Status;

@@ -22,8 +22,8 @@
 //! An answer doesn't wait until this node has placed the entries, too: who asks it for such an id is made to wait
 //! ([`Replica::await_id`]), and what names no id shows them a moment later.
 //!
-//! [`Pace::lives_for`]: super::shard::Pace::lives_for
-//! [`Pace::pass_within`]: super::shard::Pace::pass_within
+//! [`Pace::lives_for`]: super::Pace::lives_for
+//! [`Pace::pass_within`]: super::Pace::pass_within
 //! [`Replica::await_id`]: super::node::Replica::await_id
 
 use std::collections::BTreeMap;
@@ -43,10 +43,11 @@ use super::error::ReplicaError;
 use super::message::{MESSAGE_BYTES_MAX, entries_len_max, is_readable};
 use super::node::{ReplicaHealth, Shards, lock};
 use super::nodes::{Hello, Nodes, State};
+use super::pace::Pace;
 use super::planted::{Bug, is_planted};
 use super::position::shard_of;
 use super::post::{Heard, Post, To};
-use super::shard::{Pace, ended};
+use super::shard::ended;
 use super::words::{Answers, Asked, Bundle, Outcome, Words};
 use crate::experiment::replicated::Entries;
 use crate::experiment::{AppendError, Appended, BytePermit, Store, StoreHealth};

@@ -6,7 +6,8 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::message::{Change, Message, What};
-use super::shard::{Pace, ended};
+use super::pace::Pace;
+use super::shard::ended;
 use crate::experiment::Store;
 use crate::experiment::replicated::{PlaceError, Placing};
 use crate::model::Slug;
