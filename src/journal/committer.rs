@@ -361,7 +361,7 @@ mod tests {
             (Durability::Relaxed, Op::Write),
         ] {
             let machine = SimMachine::new(1, 512);
-            let (host, parts) = (machine.host(), parts(&machine, durability));
+            let parts = parts(&machine, durability);
             let (mut committer, mut checkpointer) = (parts.committer, parts.checkpointer);
             let [large, other] = ["large", "other"].map(|name| segment(&machine, name));
             assert!(
