@@ -15,6 +15,8 @@ mod azurite;
 mod client;
 #[path = "archive/proxy.rs"]
 mod proxy;
+#[path = "archive/ranges.rs"]
+mod ranges;
 #[path = "archive/read_through.rs"]
 mod read_through;
 #[path = "archive/s3.rs"]
@@ -279,71 +281,6 @@ fn what_is_sealed_is_in_the_archive_and_reads_as_the_files_do() {
     assert_eq!(metric(&server, "segments_total"), 0);
     let (up, down) = (proxy.up() - up, proxy.down() - down);
     assert!(up < 20_000 && down < 20_000, "{up} bytes up, {down} down");
-}
-
-#[test]
-fn a_part_is_read_by_the_ranges_that_it_takes() {
-    let Some(s3) = S3::start() else { return };
-    let proxy = Proxy::start(s3.address, Mode::Pass);
-    let rig = Rig::on_s3(&proxy);
-    // Variant A is everywhere but for a few entries in one place.
-    let rare = |n: usize| if (3000..3003).contains(&n) { 'B' } else { 'A' };
-    let server = rig.serve(&["--segment-bytes", "1MiB"]);
-    send(&server, 0, 6000, 1000, rare);
-    wait_until_archived(&server);
-    drop(server);
-    let asked = |args: &[&str]| {
-        let before = proxy.down();
-        let archived = rig.out(&[&["replay", &rig.url], args].concat());
-        let read = proxy.down() - before;
-        let local = rig.out(&[&["replay", arg(&rig.store())], args].concat());
-        assert!(
-            local.starts_with(&archived) && !archived.is_empty(),
-            "{args:?}"
-        );
-        (archived, read)
-    };
-    let (all, whole) = asked(&[]);
-    assert!(whole > 5_000_000, "{whole} bytes for all");
-    let (of_variant, read) = asked(&["--variant", "B"]);
-    assert_eq!(of_variant.lines().count(), 3);
-    assert!(read < whole / 4, "{read} of {whole} bytes for a variant");
-    let lines: Vec<serde_json::Value> = all
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let at = |n: usize| lines[n]["receivedAt"].as_str().unwrap();
-    let (since, until) = (at(3000), at(3200));
-    let (in_time, read) = asked(&["--since", since, "--until", until]);
-    assert!(in_time.lines().count() < 1500, "a part");
-    assert!(read < whole / 2, "{read} of {whole} bytes for a time");
-    let (behind, read) = asked(&[
-        "--after",
-        lines[lines.len() - 50]["logId"].as_str().unwrap(),
-    ]);
-    assert_eq!(behind.lines().count(), 49);
-    assert!(read < whole / 4, "{read} of {whole} bytes behind an id");
-
-    let before = proxy.down();
-    let report = rig.out(&["report", &rig.url, "--format", "json"]);
-    let read = proxy.down() - before;
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    let counts = report["variants"].as_array().unwrap().iter();
-    let counts: Vec<_> = counts.map(|one| one["count"].as_u64().unwrap()).collect();
-    assert_eq!(counts, [lines.len() as u64 - 3, 3], "{report}");
-    assert!(read < whole / 10, "{read} of {whole} bytes for a report");
-
-    let exported = |from: &str| {
-        let file = rig.dir.path().join("exported.parquet");
-        let variant = ["--variant", "B", "--format", "parquet", "--output"];
-        rig.out(&[&["replay", from], &variant[..], &[arg(&file)]].concat());
-        fs::read(&file).unwrap()
-    };
-    let before = proxy.down();
-    let archived = exported(&rig.url);
-    let read = proxy.down() - before;
-    assert_eq!(archived, exported(arg(&rig.store())));
-    assert!(read < whole / 2, "{read} of {whole} bytes for an export");
 }
 
 #[test]
