@@ -21,26 +21,14 @@ define() { # define COUNT: experiments load-0 … load-(COUNT-1)
   seq 0 $(($1 - 1)) | xargs -P 8 -I{} curl -sS -o /dev/null -X PUT -H "x-api-key: $key" \
     -d '{"variants":["A","B"]}' -H 'content-type: application/json' "$server/experiment/load-{}"
 }
-script() { # script COUNT: a wrk script that spreads entries over COUNT experiments
-  cat >"$dir/$1.lua" <<LUA
-wrk.method = "POST"
-wrk.headers["x-api-key"] = "$key"
-wrk.headers["content-type"] = "application/json"
-wrk.body = [[{"variantKey":"A","input":{"query":"What are the latest AI advancements?"},"output":{"response":"Recent AI advancements include improvements in large language models and generative AI."},"metrics":{"latency_ms":123,"token_count":78,"user_rating":5},"context":{"session_id":"session_abc_123","environment":"production"}}]]
-local paths = {}
-for n = 0, $1 - 1 do paths[n] = wrk.format(nil, "/experiment/load-" .. n .. "/log") end
-function request() return paths[math.random(0, $1 - 1)] end
-LUA
-}
 rate() { # rate URL COUNT CLIENTS: requests a second
-  wrk -t1 -c"$3" -d"${seconds}s" -s "$dir/$2.lua" "$1" >"$dir/wrk"
+  wrk -t1 -c"$3" -d"${seconds}s" -s benches/entries.lua "$1" -- "$key" "$2" >"$dir/wrk"
   if grep -q 'Non-2xx' "$dir/wrk"; then cat "$dir/wrk" >&2; exit 1; fi
   sed -n 's/^Requests.sec: *\([0-9]*\).*/\1/p' "$dir/wrk"
 }
 define "${EXPERIMENTS_MAX:-1000}"
 printf '%12s %8s %12s %12s %8s\n' experiments clients noop/s trialog/s ratio
 for count in 1 "${EXPERIMENTS_MAX:-1000}"; do
-  script "$count"
   for clients in 1 64 256; do
     for _ in $(seq "$rounds"); do
       n=$(rate "$reference" "$count" "$clients"); t=$(rate "$server" "$count" "$clients")
