@@ -13,7 +13,7 @@
 //! 1. **Plan** ([`plan`]). What waits is checked against the logs as they are *at this position*: variants,
 //!    idempotency keys, definitions. What can be done gets ids behind each log's last one, and makes one message.
 //!    Nothing is staged.
-//! 2. **Publish**. The message names the shard's last message, as this node knows it, and the stream takes it only
+//! 2. **Publish**, all shards of a node together ([`rounds`]). The message names the shard's last message, as this node knows it, and the stream takes it only
 //!    if that is still the last one (`Nats-Expected-Last-Subject-Sequence`). When a quorum has it, it stands.
 //! 3. **Settle**. Without a clear acknowledgement (a refusal, a timeout, a connection that broke) the task looks
 //!    what stands right behind its position. Its own message: that one was acknowledged. Another one: its own
@@ -80,6 +80,7 @@ pub mod plan;
 pub mod planted;
 pub mod position;
 pub mod post;
+mod rounds;
 pub mod shard;
 #[cfg(test)]
 mod sim;

@@ -18,6 +18,7 @@ use super::passing::{Exchange, Passing, all_have_keys};
 use super::plan::{AppendRequest, Reply, Request};
 use super::planted::{Bug, is_planted};
 use super::position::shard_of;
+use super::rounds::Rounds;
 use super::shard::Shard;
 use super::status::Status;
 use super::stream::Stream;
@@ -92,6 +93,7 @@ impl Replica {
         let (is_ending, ending) = watch::channel(false);
         let mut joining = Vec::with_capacity(usize::from(shard_count));
         let mut handles = Vec::with_capacity(usize::from(shard_count));
+        let rounds = Arc::new(Rounds::new());
         let mut tasks = JoinSet::new();
         for number in 0..shard_count {
             let position = notes::read_position(&store, number).await?;
@@ -114,6 +116,7 @@ impl Replica {
                 status,
                 is_ending: ending.clone(),
                 joining: joined,
+                rounds: rounds.clone(),
                 position,
                 waiting: VecDeque::new(),
                 noted: (position, Instant::now()),

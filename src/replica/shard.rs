@@ -20,6 +20,7 @@ use super::place::{NotPlaced, place};
 use super::plan::{Attempt, Planner, Request};
 use super::planted::{Bug, is_planted};
 use super::position::Position;
+use super::rounds::{Rounds, Turn};
 use super::status::Status;
 use super::stream::{PublishError, Stream, Unreachable};
 use crate::experiment::Store;
@@ -56,6 +57,8 @@ pub struct Shard<S> {
     pub is_ending: watch::Receiver<bool>,
     /// Whether the other nodes know what this one needs.
     pub joining: watch::Receiver<Joining>,
+    /// With which others of this node it publishes.
+    pub rounds: Arc<Rounds>,
     /// How far it is.
     pub position: Position,
     /// What isn't planned yet.
@@ -216,8 +219,11 @@ impl<S: Stream> Shard<S> {
     }
 
     async fn follow_then_publish(&mut self) -> Result<usize, End> {
+        let rounds = self.rounds.clone();
+        let turn = rounds.enter().await;
+        self.take_requests();
         let followed = self.follow_announced().await?;
-        Ok(followed + self.publish_waiting().await?)
+        Ok(followed + self.publish_waiting(turn).await?)
     }
 
     fn take_requests(&mut self) {
@@ -232,7 +238,7 @@ impl<S: Stream> Shard<S> {
     /// Plans what waits, and sees to it that its message stands, or never will: what stands right behind the
     /// position that it was planned for decides that. Until then nothing else is published. Where others were
     /// first, what they have published is followed; says how many messages that was.
-    async fn publish_waiting(&mut self) -> Result<usize, End> {
+    async fn publish_waiting(&mut self, mut turn: Option<Turn<'_>>) -> Result<usize, End> {
         let planner = Planner {
             store: &self.store,
             node: self.node,
@@ -240,6 +246,7 @@ impl<S: Stream> Shard<S> {
             message_bytes_max: self.stream.message_bytes_max().min(MESSAGE_BYTES_MAX),
         };
         let Some(mut attempt) = planner.plan(&mut self.waiting).await else {
+            drop(turn);
             // Where all is refused, nothing else would tell what others have published.
             return self.follow().await;
         };
@@ -251,6 +258,8 @@ impl<S: Stream> Shard<S> {
         loop {
             let bytes = attempt.bytes.clone();
             let published = self.stream.publish(self.number, expected, id, bytes).await;
+            // Also where it isn't settled: others don't wait for that.
+            drop(turn.take());
             let error = match published {
                 Ok(sequence) => return self.accept(attempt, sequence).await,
                 Err(error) => error,
