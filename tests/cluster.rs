@@ -160,6 +160,40 @@ fn what_one_node_takes_all_have() {
     };
     assert_eq!(keyed(a), keyed(b));
     assert_eq!(log_of(&[a, b, c], "search", 31).lines().count(), 31);
+    // Figures: what a node hasn't published it has followed, so all have the same number of messages.
+    let figure = |node, name: &str| {
+        let text = ask(node, "GET", "/metrics", "").body;
+        let text = String::from_utf8(text).unwrap();
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .unwrap_or_else(|| panic!("no {name}"))
+            .parse::<u64>()
+            .unwrap()
+    };
+    let published = |node| figure(node, "trialog_replica_published_messages_total");
+    let sum = |of: &dyn Fn(SocketAddr) -> u64| [a, b, c].map(of).iter().sum::<u64>();
+    wait_until("all have counted the same messages", || {
+        let all = [a, b, c]
+            .map(|node| published(node) + figure(node, "trialog_replica_followed_messages_total"));
+        let stand = sum(&published);
+        (stand > 31 && all == [stand; 3]).then_some(())
+    });
+    for node in [a, b, c] {
+        assert_eq!(figure(node, "trialog_replica_shards{state=\"ready\"}"), 64);
+        let observed = figure(node, "trialog_replica_publish_seconds_count");
+        assert_eq!(observed, published(node));
+    }
+    let entries = |node| figure(node, "trialog_replica_message_entries_sum");
+    assert_eq!(sum(&entries), 31);
+    let passed = |node| {
+        figure(
+            node,
+            "trialog_replica_passed_requests_total{outcome=\"done\"}",
+        )
+    };
+    let taken = |node| figure(node, "trialog_replica_taken_requests_total");
+    assert!(sum(&passed) <= sum(&taken), "some were done by nobody");
     // Keys.
     let new = r#"{"name":"reader","scopes":["read"]}"#;
     let made = ask(b, "POST", "/keys", new);

@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::error::Stopped;
+use super::metrics::ReplicaMetrics;
 use super::pace::Pace;
 use super::planted::{Bug, is_planted};
 use super::shard::ended;
@@ -86,6 +87,8 @@ pub struct Ageing<S> {
     pub pace: Pace,
     /// How long messages are kept at least; `None`: for ever.
     pub retention: Option<Duration>,
+    /// What is counted.
+    pub metrics: Arc<ReplicaMetrics>,
     /// How each shard is.
     pub shards: Vec<watch::Receiver<Status>>,
     /// What each shard waits for.
@@ -296,6 +299,7 @@ impl<S: Stream> Ageing<S> {
         }
         let count = self.stream.drop_before(shard, end).await?;
         *dropped = end;
+        self.metrics.dropped.add(count);
         Ok(count)
     }
 }

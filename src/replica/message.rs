@@ -113,6 +113,15 @@ pub const fn frame_len() -> usize {
 }
 
 impl Message {
+    /// How many entries it has.
+    pub fn entry_count(&self) -> u64 {
+        let counts = self.changes.iter().map(|change| match &change.what {
+            What::Entries { entries, .. } => entries.len() as u64,
+            What::Definition(_) | What::Deletion => 0,
+        });
+        counts.sum()
+    }
+
     /// Its bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.len_about());

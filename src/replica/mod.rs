@@ -69,6 +69,7 @@ pub mod error;
 pub mod jetstream;
 pub mod keys;
 pub mod message;
+pub mod metrics;
 pub mod nats_post;
 pub mod node;
 pub mod nodes;

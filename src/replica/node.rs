@@ -12,6 +12,7 @@ use tracing::{error, warn};
 
 use super::ageing::{Ageing, Joining};
 use super::error::{ReplicaError, Stopped};
+use super::metrics::ReplicaMetrics;
 use super::notes::{self, Identity, StartError};
 use super::pace::Pace;
 use super::passing::{Exchange, Passing, all_have_keys};
@@ -25,6 +26,7 @@ use super::stream::Stream;
 use super::words::Outcome;
 use crate::experiment::replicated::Entries;
 use crate::experiment::{Appended, BytePermit, Defined, Store};
+use crate::metrics::text::Text;
 use crate::model::{Definition, LogId, NewEntry, Slug};
 
 /// Requests that may wait for one shard.
@@ -73,6 +75,7 @@ pub struct Replica {
 /// Its shards' tasks, as requests reach them.
 pub(super) struct Shards {
     pub(super) pace: Pace,
+    pub(super) metrics: Arc<ReplicaMetrics>,
     handles: Vec<Handle>,
 }
 
@@ -93,6 +96,7 @@ impl Replica {
         let (is_ending, ending) = watch::channel(false);
         let mut joining = Vec::with_capacity(usize::from(shard_count));
         let mut handles = Vec::with_capacity(usize::from(shard_count));
+        let metrics = Arc::new(ReplicaMetrics::default());
         let rounds = Arc::new(Rounds::new());
         let mut tasks = JoinSet::new();
         for number in 0..shard_count {
@@ -117,6 +121,7 @@ impl Replica {
                 is_ending: ending.clone(),
                 joining: joined,
                 rounds: rounds.clone(),
+                metrics: metrics.clone(),
                 position,
                 waiting: VecDeque::new(),
                 noted: (position, Instant::now()),
@@ -134,6 +139,7 @@ impl Replica {
             stream: stream.clone(),
             pace: options.pace,
             retention: options.retention,
+            metrics: metrics.clone(),
             shards: handles.iter().map(|shard| shard.status.clone()).collect(),
             joining,
             is_ending: ending.clone(),
@@ -142,6 +148,7 @@ impl Replica {
         tasks.spawn(ageing.run());
         let shards = Arc::new(Shards {
             pace: options.pace,
+            metrics,
             handles,
         });
         let mut passing = None;
@@ -266,6 +273,11 @@ impl Replica {
     pub fn statuses(&self) -> Vec<Status> {
         let shards = self.shards.handles.iter();
         shards.map(|shard| shard.status.borrow().clone()).collect()
+    }
+
+    /// Writes what is counted.
+    pub fn write_metrics(&self, text: &mut Text) {
+        self.shards.metrics.write(&self.statuses(), text);
     }
 
     /// Takes nothing more, and ends the tasks. What waits is refused, or told that nobody knows. The store stays

@@ -41,6 +41,7 @@ use tracing::{debug, error};
 use super::bundles::{Ask, Bundles};
 use super::error::ReplicaError;
 use super::message::{MESSAGE_BYTES_MAX, entries_len_max, is_readable};
+use super::metrics::ReplicaMetrics;
 use super::node::{ReplicaHealth, Shards, lock};
 use super::nodes::{Hello, Nodes, State};
 use super::pace::Pace;
@@ -67,6 +68,7 @@ pub(super) struct Passing {
     shard_count: u16,
     pace: Pace,
     nodes: Arc<Mutex<Nodes>>,
+    metrics: Arc<ReplicaMetrics>,
     asks: mpsc::Sender<Ask>,
 }
 
@@ -104,14 +106,16 @@ impl Passing {
         if self.asks.try_send(ask).is_err() {
             return Outcome::NotDone;
         }
-        match timeout_at(until, answer).await {
+        let outcome = match timeout_at(until, answer).await {
             Ok(Ok(Outcome::Done(appended))) if appended.ids.len() != entries.len() => {
                 Outcome::Unknown
             }
             Ok(Ok(outcome)) => outcome,
             // A task that was dropped with it, or no answer in time.
             Ok(Err(_)) | Err(_) => Outcome::Unknown,
-        }
+        };
+        self.metrics.note_passed(&outcome);
+        outcome
     }
 
     /// The run of the node that is preferred for this experiment's shard, if that is another one.
@@ -160,6 +164,7 @@ impl<P: Post> Exchange<P> {
             shard_count: shards.count(),
             pace,
             nodes: nodes.clone(),
+            metrics: shards.metrics.clone(),
             asks: sender,
         };
         let bytes_max = post.words_bytes_max().min(MESSAGE_BYTES_MAX);
@@ -311,6 +316,7 @@ impl<P: Post> Exchange<P> {
         for (at, asked) in (0..).zip(bundle.asked) {
             match self.admit(&asked, now) {
                 Some((permit, until)) => {
+                    self.shards.metrics.taken.add(1);
                     let shards = self.shards.clone();
                     appends.push(async move {
                         let Asked { slug, entries, .. } = asked;

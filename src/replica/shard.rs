@@ -14,6 +14,7 @@ use super::ageing::Joining;
 use super::announced::Announced;
 use super::error::{ReplicaError, Stopped};
 use super::message::{MESSAGE_BYTES_MAX, Message};
+use super::metrics::ReplicaMetrics;
 use super::notes;
 use super::pace::Pace;
 use super::place::{NotPlaced, place};
@@ -51,6 +52,8 @@ pub struct Shard<S> {
     pub pace: Pace,
     /// What comes in.
     pub requests: mpsc::Receiver<Request>,
+    /// What is counted.
+    pub metrics: Arc<ReplicaMetrics>,
     /// What it tells.
     pub status: watch::Sender<Status>,
     /// Whether it is to end.
@@ -255,13 +258,14 @@ impl<S: Stream> Shard<S> {
         }
         let (expected, id) = (self.position.sequence, attempt.id());
         let mut pause = self.pace.pause_min;
+        let begun = Instant::now();
         loop {
             let bytes = attempt.bytes.clone();
             let published = self.stream.publish(self.number, expected, id, bytes).await;
             // Also where it isn't settled: others don't wait for that.
             drop(turn.take());
             let error = match published {
-                Ok(sequence) => return self.accept(attempt, sequence).await,
+                Ok(sequence) => return self.accept(attempt, sequence, begun).await,
                 Err(error) => error,
             };
             if let PublishError::Unsettled(why) = &error {
@@ -276,7 +280,7 @@ impl<S: Stream> Shard<S> {
                     self.note_reached();
                     let message = self.read(sequence, &bytes)?;
                     if message.id == id {
-                        return self.accept(attempt, sequence).await;
+                        return self.accept(attempt, sequence, begun).await;
                     }
                     // It isn't what stands right behind: that may have been ours.
                     if let Err(stopped) = self.check_chain(sequence, &message) {
@@ -286,7 +290,7 @@ impl<S: Stream> Shard<S> {
                     attempt.put_back(&mut self.waiting);
                     self.note_acknowledged();
                     self.status.send_modify(|status| status.conflicts += 1);
-                    self.take(sequence, message).await?;
+                    self.take_other(sequence, message).await?;
                     return Ok(1 + self.follow().await?);
                 }
                 // Perhaps it isn't there, perhaps that server is behind. The very same message may be sent
@@ -303,8 +307,17 @@ impl<S: Stream> Shard<S> {
 
     /// Our message stands: its changes are placed, and those who wait are answered, also where this node's disk
     /// keeps it from being placed here, since a quorum has it.
-    async fn accept(&mut self, mut attempt: Attempt, sequence: u64) -> Result<usize, End> {
+    async fn accept(
+        &mut self,
+        mut attempt: Attempt,
+        sequence: u64,
+        begun: Instant,
+    ) -> Result<usize, End> {
         self.note_acknowledged();
+        self.metrics.publish_us.observe_us(begun.elapsed());
+        self.metrics
+            .message_entries
+            .observe(attempt.message.entry_count());
         self.status.send_modify(|status| status.published += 1);
         let placed = self.take(sequence, attempt.message.clone()).await;
         attempt.answer();
@@ -318,7 +331,7 @@ impl<S: Stream> Shard<S> {
                 Announced::Next(sequence, bytes) => {
                     self.note_reached();
                     let message = self.read(sequence, &bytes)?;
-                    self.take(sequence, message).await?;
+                    self.take_other(sequence, message).await?;
                 }
                 Announced::Gap => return Ok(followed + self.follow().await?),
                 Announced::Nothing => return Ok(followed),
@@ -334,7 +347,7 @@ impl<S: Stream> Shard<S> {
                 Ok(Some((sequence, bytes))) => {
                     self.note_reached();
                     let message = self.read(sequence, &bytes)?;
-                    self.take(sequence, message).await?;
+                    self.take_other(sequence, message).await?;
                 }
                 Ok(None) => {
                     self.note_reached();
@@ -355,6 +368,12 @@ impl<S: Stream> Shard<S> {
             sequence,
             error,
         })
+    }
+
+    async fn take_other(&mut self, sequence: u64, message: Message) -> Result<(), End> {
+        self.take(sequence, message).await?;
+        self.status.send_modify(|status| status.followed += 1);
+        Ok(())
     }
 
     /// Places the message that stands behind our position, which is its own then.

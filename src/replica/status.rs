@@ -22,6 +22,8 @@ pub struct Status {
     pub stopped: Option<Stopped>,
     /// Messages of this node that stand, since it was started.
     pub published: u64,
+    /// Other messages that were placed here, since then.
+    pub followed: u64,
     /// Messages that were planned anew since another node was first, since then.
     pub conflicts: u64,
 }

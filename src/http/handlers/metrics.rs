@@ -34,6 +34,10 @@ pub async fn metrics(state: &AppState, asked: Asked) -> ApiResult<Response<Body>
     if let Some(archived) = archived {
         archived.metrics.write(&mut text);
     }
+    #[cfg(feature = "nats")]
+    if let Some(replica) = &state.replica {
+        replica.write_metrics(&mut text);
+    }
     write_process(&process.map_err(ApiError::internal)?, &mut text);
 
     let mut response = Response::new(Body::Full(Full::from(text.into_string())));
