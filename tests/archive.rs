@@ -13,6 +13,10 @@ mod azurite;
 #[path = "it/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "archive/elsewhere.rs"]
+mod elsewhere;
+#[path = "archive/google.rs"]
+mod google;
 #[path = "archive/proxy.rs"]
 mod proxy;
 #[path = "archive/ranges.rs"]
@@ -30,7 +34,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Instant;
 
-use azurite::Azurite;
 use proxy::{Mode, Proxy};
 use s3::{BUCKET, S3};
 use server::{PATIENCE, Server, arg, trialog};
@@ -63,11 +66,12 @@ impl Rig {
         }
     }
 
-    fn on_azure(azurite: &Azurite) -> Self {
+    /// On what a test has started, as that says.
+    fn on(url: &str, environment: &[(&'static str, String)]) -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
-            url: azurite.url.clone(),
-            environment: azurite.environment.clone(),
+            url: url.to_owned(),
+            environment: environment.to_vec(),
         }
     }
 

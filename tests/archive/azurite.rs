@@ -11,7 +11,6 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::s3::not_run;
-use crate::{ENTRIES, Rig, SMALL, alternating, load, metric, send, wait_until_archived};
 
 const ACCOUNT: &str = "devstoreaccount1";
 /// As Azurite is told, and in base 64.
@@ -126,42 +125,4 @@ fn base64(bytes: &[u8]) -> String {
         }
     }
     text
-}
-
-/// Short segments and one that goes by parts, read by commands and by the server.
-#[test]
-fn azure_does_as_s3_does() {
-    let Some(azurite) = Azurite::start() else {
-        return;
-    };
-    let rig = Rig::on_azure(&azurite);
-    let server = rig.serve(&["--segment-bytes", SMALL]);
-    load(&server, 0);
-    wait_until_archived(&server);
-    assert_eq!(metric(&server, "failures_total"), 0);
-    let all = crate::read_through::lines(&server);
-    server.stop();
-    let server = rig.serve(&["--segment-bytes", "20MiB", "--archive-local-bytes", "0"]);
-    crate::read_through::wait_until_let_go(&server);
-    assert_eq!(crate::read_through::lines(&server), all);
-    send(&server, ENTRIES, 300, 100_000, alternating);
-    wait_until_archived(&server);
-    server.stop();
-    let archived = rig.out(&["replay", &rig.url]);
-    assert!(archived.starts_with(&all) && archived.lines().count() >= ENTRIES + 180);
-    assert!(rig.run(&["verify", &rig.url]).status.success());
-    let of_b = rig.out(&[
-        "replay",
-        &rig.url,
-        "--variant",
-        "B",
-        "--after",
-        &id_at(&all, 700),
-    ]);
-    assert!(of_b.lines().count() >= 50 + 90, "{}", of_b.lines().count());
-}
-
-fn id_at(lines: &str, n: usize) -> String {
-    let line: serde_json::Value = serde_json::from_str(lines.lines().nth(n).unwrap()).unwrap();
-    line["logId"].as_str().unwrap().to_owned()
 }
