@@ -37,7 +37,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // Behind a feature: orders what a store on several nodes is asked for.
     (
         "replica",
-        &["auth", "experiment", "json_file", "log", "model"],
+        &["auth", "experiment", "json_file", "log", "metrics", "model"],
     ),
     (
         "offline",
