@@ -13,6 +13,8 @@ mod azurite;
 #[path = "it/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "archive/copies.rs"]
+mod copies;
 #[path = "archive/elsewhere.rs"]
 mod elsewhere;
 #[path = "archive/google.rs"]

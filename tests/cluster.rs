@@ -24,6 +24,7 @@ mod server;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Output;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -354,13 +355,24 @@ fn whatever_is_killed_stopped_or_cut_off_nothing_acknowledged_is_lost_or_doubled
     }
 }
 
+fn words_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 #[test]
 fn an_aged_stream_stops_an_empty_node_and_is_followed_by_a_copy() {
     let _alone = ALONE.lock();
-    let Some(mut demo) = Demo::start_with(&[("TRIALOG_JOURNAL_RETENTION", KEPT)]) else {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = format!("file://{}", arg(&folder.path().join("archive")));
+    std::fs::create_dir(folder.path().join("archive")).unwrap();
+    let mut variables = vec![("TRIALOG_JOURNAL_RETENTION", KEPT)];
+    if cfg!(feature = "archive") {
+        variables.push(("TRIALOG_ARCHIVE", &archive));
+        variables.push(("TRIALOG_SEGMENT_BYTES", "64KiB"));
+    }
+    let Some(mut demo) = Demo::start_with(&variables) else {
         return;
     };
-    let folder = tempfile::tempdir().unwrap();
     let mut nodes: Vec<SocketAddr> = [1, 2, 3].map(|node| demo.address(node)).into();
     let slugs = ["first", "second", "third"];
     for slug in slugs {
@@ -416,6 +428,26 @@ fn an_aged_stream_stops_an_empty_node_and_is_followed_by_a_copy() {
         let ready = ask(fourth.address, "GET", "/ready", "");
         (ready.status == 200).then_some(())
     });
+    // So does what another node's archive has.
+    let (data, url) = (demo.store(3), format!("http://{}", nodes[2]));
+    let restored = folder.path().join("restored");
+    if cfg!(feature = "archive") {
+        let of_server = ["--data", arg(&data), "--server", &url, "--api-key", KEY];
+        let copied = run(&[&["backup", &*archive][..], &of_server].concat());
+        assert!(copied.status.success(), "{copied:?}");
+        let done = run(&["restore", &archive, arg(&restored)]);
+        assert!(done.status.success(), "{done:?}");
+        eprintln!("{}{}", words_of(&copied), words_of(&done));
+    }
+    let fifth =
+        cfg!(feature = "archive").then(|| demo.another_node(&restored, &demo.nats(), &keeps));
+    if let Some(fifth) = &fifth {
+        nodes.push(fifth.address);
+        wait_until("the restored node is ready", || {
+            let ready = ask(fifth.address, "GET", "/ready", "");
+            (ready.status == 200).then_some(())
+        });
+    }
     load.wait_for(100);
     let more = Load::start(&[fourth.address], &["third"], 1_000_000);
     more.wait_for(10);
@@ -427,9 +459,14 @@ fn an_aged_stream_stops_an_empty_node_and_is_followed_by_a_copy() {
         check(&log, slug, &acknowledged);
     }
     assert!(fourth.end().0.success());
+    let mut dirs = vec![demo.store(2), demo.store(3), copy];
+    if let Some(fifth) = fifth {
+        assert!(fifth.end().0.success());
+        dirs.push(restored);
+    }
     demo.end();
     let files = demo.replayed(&demo.store(1));
-    for dir in [demo.store(2), demo.store(3), copy] {
+    for dir in dirs {
         let is_same = demo.replayed(&dir) == files;
         assert!(is_same, "{} has other entries", dir.display());
     }

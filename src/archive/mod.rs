@@ -1,7 +1,8 @@
 //! Sealed segments on object storage: S3 and what speaks as it does, Google Cloud Storage, Azure, a folder.
 //!
 //! [`keeper`] uploads what is sealed, checks it, and lets local copies go; [`read_through`] lets a server read
-//! those in the archive, and [`disk`] the offline commands.
+//! those in the archive, and [`disk`] the offline commands. [`copies`] hold
+//! what isn't sealed yet, so that a store can begin of what an archive has.
 //!
 //! # The layout
 //!
@@ -11,6 +12,7 @@
 //! | --- | --- |
 //! | `<store id>/<slug>/<incarnation>/<file name>` | a sealed segment: the bytes and the name of its file, `<first sequence number, 20 digits>.segment` |
 //! | `<store id>/<slug>/<incarnation>/experiment.json` | the definition, as it was last |
+//! | `<store id>/_copies/<name>/…` | a [copy](copies) of what of the store isn't archived, and the list of all |
 //! | `<store id>/<slug>/<incarnation>/dropped-locally.json` | the mark of what the server has dropped of its own copies, if it has |
 //!
 //! The store's id and the incarnation are 16 hexadecimal digits each, as in a segment's header. So a copy of
@@ -20,6 +22,7 @@
 //! experiment is, nor when a local copy goes.
 
 mod cache;
+pub mod copies;
 pub mod disk;
 mod error;
 pub mod keeper;

@@ -22,6 +22,8 @@ mod progress;
 mod reload;
 mod replay;
 mod report;
+#[cfg(feature = "archive")]
+mod restore;
 mod send;
 mod serve;
 mod settings;
@@ -61,6 +63,8 @@ enum Command {
     Verify(verify::Args),
     Inspect(inspect::Args),
     Backup(backup::Args),
+    #[cfg(feature = "archive")]
+    Restore(restore::Args),
     Bench(Box<bench::Args>),
     Completions(completions::Args),
     Man(completions::ManArgs),
@@ -89,6 +93,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Backup(args) => backup::run(args),
+        #[cfg(feature = "archive")]
+        Command::Restore(args) => restore::run(args),
         Command::Bench(args) => bench::run(*args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),

@@ -10,31 +10,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::debug;
-
 use super::source::{OfflineError, Source};
+use super::target::{KEYS_FILE, Target, TargetError, remove};
 use crate::experiment::definition::{DEFINITION_FILE, DefinitionFile};
 use crate::experiment::folder::{
     FORMAT_FILE, LOCK_FILE, NODE_FILE, NOTES_DIR, experiment_dir, experiments_dir, read_store_id,
 };
-use crate::fs::{
-    Access, Disk, File, Host, LockGuard, naming, parent, read_exact_at, read_small, replace_file,
-    write_all_at,
-};
-use crate::journal::local::{LocalOptions, Parts, Resume, journal_dir};
+use crate::fs::{Access, Disk, File, Host, naming, parent, read_small};
 use crate::log::dropped::{DROPPED_FILE, was_dropped};
 use crate::log::outline::{Here, outline_path};
 use crate::log::reader::SegmentError;
-use crate::model::{Durability, Slug};
+use crate::model::Slug;
 
-/// What a copy that isn't whole has behind its name.
-const UNFINISHED: &str = ".unfinished";
 /// What is in it is copied as it is.
-const KEYS_FILE: &str = "keys.json";
 const SMALL_FILE_MAX: u64 = 64 << 20;
-const COPY_BYTES: usize = 1 << 20;
-/// The journal of the copy is empty.
-const JOURNAL_BYTES: u64 = 1 << 20;
 /// What a server has told to be durable it writes into its file within 100 ms.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -51,6 +40,10 @@ pub struct DurableSegment {
 /// What asks a server for the segments of an experiment, in log order.
 pub type Ask<'a> = dyn FnMut(&Slug) -> Result<Vec<DurableSegment>, String> + 'a;
 
+/// Which segments of an experiment's folder need no copy, by name and length, since they are whole elsewhere: says
+/// their CRC-32, 8 hexadecimal digits.
+pub type Elsewhere<'a> = dyn Fn(&Path, &str, u64) -> Result<Option<String>, String> + 'a;
+
 /// What was copied.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct BackedUp {
@@ -62,22 +55,31 @@ pub struct BackedUp {
     pub bytes: u64,
     /// Segments whose bytes are in an archive alone: the copy has their outlines, and reads there, too.
     pub archived_segments: u64,
+    /// Segments that are elsewhere, and were not copied.
+    pub elsewhere: Vec<SegmentElsewhere>,
     /// What isn't as it should be: it was copied as it is, or left out.
     pub findings: Vec<String>,
+}
+
+/// A segment that isn't in a copy and belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentElsewhere {
+    /// Of which experiment.
+    pub slug: Slug,
+    /// The name of its file.
+    pub file_name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// The CRC-32 of all of it, 8 hexadecimal digits.
+    pub crc: String,
 }
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// It would replace something.
-    #[error("{0} is there already: name a folder that isn't")]
-    Exists(PathBuf),
-    /// Another one is being written.
-    #[error("another backup is being written to {0}")]
-    Busy(PathBuf),
-    /// Something else is in the way.
-    #[error("{0} is in the way, and no backup that was broken off: remove it")]
-    InTheWay(PathBuf),
+    /// It can't be written there.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// There is nothing to copy.
     #[error("{0} is not a trialog store")]
     NotAStore(PathBuf),
@@ -92,6 +94,9 @@ pub enum BackupError {
         /// What it said, or didn't.
         why: String,
     },
+    /// Nobody knows whether a segment is elsewhere.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The store can't be read.
     #[error(transparent)]
     Source(#[from] OfflineError),
@@ -102,25 +107,33 @@ pub enum BackupError {
 
 /// Copies the store in `from` to `to`, which isn't there yet. `ask` asks the server that has it open.
 /// What only the journal holds is put into its segments; the copy's own journal is empty. `admin.key` is
-/// left out: the hashes of all keys are in the copy.
+/// left out: the hashes of all keys are in the copy. What is `elsewhere` is named in what this returns.
 pub fn backup(
     host: &Host,
     from: &Path,
     to: &Path,
     ask: Option<&mut Ask<'_>>,
+    elsewhere: Option<&Elsewhere<'_>>,
 ) -> Result<BackedUp, BackupError> {
     let disk = &host.disk;
     let store_id = read_store_id(&**disk, from).map_err(OfflineError::from)?;
     let store_id = store_id.ok_or_else(|| BackupError::NotAStore(from.to_path_buf()))?;
     let target = Target::begin(host, to)?;
     // First: a note that is older than what it stands beside has the node place again what it has.
-    let noted = target.copy_notes(from);
+    let copying = Copying {
+        target: &target,
+        elsewhere,
+    };
+    let noted = copying.copy_notes(from);
     let copied = noted.and_then(|()| match ask {
-        Some(ask) => target.copy_beside(from, ask),
-        None => target.copy_settled(from),
+        Some(ask) => copying.copy_beside(from, ask),
+        None => copying.copy_settled(from),
     });
     let finished = copied.and_then(|copied| {
-        target.finish(from, to, store_id)?;
+        copying.copy_keys(from)?;
+        let format = from.join(FORMAT_FILE);
+        let format = read_small(&**disk, &format, SMALL_FILE_MAX).map_err(naming(&format))?;
+        target.finish(to, store_id, &format)?;
         Ok(copied)
     });
     if finished.is_err() {
@@ -134,80 +147,17 @@ pub fn is_in_use(disk: &dyn Disk, from: &Path) -> bool {
     disk.is_locked(&from.join(LOCK_FILE)).unwrap_or(false)
 }
 
-/// A copy that is being written.
-struct Target {
-    host: Host,
-    dir: PathBuf,
-    _lock: Box<dyn LockGuard>,
+/// What goes from a store into a copy of it.
+struct Copying<'a> {
+    target: &'a Target,
+    elsewhere: Option<&'a Elsewhere<'a>>,
 }
 
-impl Target {
-    fn begin(host: &Host, to: &Path) -> Result<Self, BackupError> {
-        let disk = &*host.disk;
-        if disk.list(to).is_ok() || disk.open(to, Access::Read).is_ok() {
-            return Err(BackupError::Exists(to.to_path_buf()));
-        }
-        let mut name = to.file_name().unwrap_or_default().to_owned();
-        name.push(UNFINISHED);
-        let dir = to.with_file_name(name);
-        let is_there = match disk.create_dir(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
-            made => {
-                made.map_err(naming(&dir))?;
-                false
-            }
-        };
-        if is_there && !is_broken_off(disk, &dir)? {
-            return Err(BackupError::InTheWay(dir));
-        }
-        let lock_path = dir.join(LOCK_FILE);
-        let lock = match disk.lock(&lock_path) {
-            Ok(Some(lock)) => lock,
-            Ok(None) => return Err(BackupError::Busy(dir)),
-            Err(error) => {
-                remove_if_possible(disk, &dir);
-                return Err(naming(&lock_path)(error).into());
-            }
-        };
-        let target = Self {
-            host: host.clone(),
-            dir,
-            _lock: lock,
-        };
-        let experiments = experiments_dir(&target.dir);
-        let cleared = target.clear();
-        let made = cleared.and_then(|()| disk.create_dir(&experiments));
-        match made.map_err(naming(&experiments)) {
-            Ok(()) => Ok(target),
-            Err(error) => {
-                target.clear_away();
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Removes all but the lock.
-    fn clear(&self) -> io::Result<()> {
-        let disk = &*self.host.disk;
-        for entry in disk.list(&self.dir)? {
-            if entry.name != LOCK_FILE {
-                remove(disk, &self.dir.join(&entry.name), entry.is_dir)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The disk may have no room for half a copy. What can't be removed is no store: the next one does.
-    fn clear_away(&self) {
-        if self.clear().is_ok() {
-            remove_if_possible(&*self.host.disk, &self.dir);
-        }
-    }
-
+impl Copying<'_> {
     /// Copies what a node remembers of its stream, but for who it is: the copy is another node.
     fn copy_notes(&self, from: &Path) -> Result<(), BackupError> {
-        let disk = &*self.host.disk;
-        let (from, to) = (from.join(NOTES_DIR), self.dir.join(NOTES_DIR));
+        let disk = &*self.target.host.disk;
+        let (from, to) = (from.join(NOTES_DIR), self.target.dir.join(NOTES_DIR));
         let listed = match disk.list(&from) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             listed => listed.map_err(naming(&from))?,
@@ -220,7 +170,7 @@ impl Target {
             }
             let note = from.join(&entry.name);
             let bytes = read_small(disk, &note, SMALL_FILE_MAX).map_err(naming(&note))?;
-            write_new(disk, &to.join(&entry.name), &bytes)?;
+            self.target.write(&to.join(&entry.name), &bytes)?;
         }
         disk.sync_dir(&to).map_err(naming(&to))?;
         Ok(())
@@ -228,7 +178,7 @@ impl Target {
 
     /// Copies a store that nobody has open, and keeps it so.
     fn copy_settled(&self, from: &Path) -> Result<BackedUp, BackupError> {
-        let disk = &self.host.disk;
+        let disk = &self.target.host.disk;
         let in_use = || BackupError::InUse(from.to_path_buf());
         let lock = disk.lock(&from.join(LOCK_FILE))?;
         let _lock = lock.ok_or_else(in_use)?;
@@ -244,12 +194,23 @@ impl Target {
             copied.findings.push(format!("{path}: {}", damage.what));
         }
         for dir in source.experiment_dirs() {
-            let to = self.experiment_of(dir);
+            let to = self.target.experiment_of(dir);
             disk.create_dir(&to).map_err(naming(&to))?;
             copied.experiments += 1;
         }
         for segment in source.segments(&plan)? {
-            let to = self.experiment_of(&parent(&segment.path));
+            let dir = parent(&segment.path);
+            let file_name = segment.path.file_name().unwrap_or_default();
+            let file_name = file_name.to_string_lossy();
+            let len = disk
+                .open(&segment.path, Access::Read)
+                .and_then(|file| file.len());
+            if let Ok(len) = len
+                && self.is_elsewhere(&dir, &file_name, len, &mut copied)?
+            {
+                continue;
+            }
+            let to = self.target.experiment_of(&dir);
             let to = to.join(segment.path.file_name().unwrap_or_default());
             match source.open_segment(&segment, &plan) {
                 Ok(open) => {
@@ -259,7 +220,7 @@ impl Target {
                         None => open.frames_end as usize,
                     };
                     let bytes = open.bytes().get(..len).unwrap_or_default();
-                    write_new(&**disk, &to, bytes)?;
+                    self.target.write(&to, bytes)?;
                     copied.bytes += len as u64;
                 }
                 Err(SegmentError::Archived { .. }) => {
@@ -274,7 +235,7 @@ impl Target {
                     copied.findings.push(format!("{error}: copied as it is"));
                     let file = disk.open(&segment.path, Access::Read)?;
                     let len = file.len()?;
-                    self.copy_file(&*file, &to, len)?;
+                    self.target.copy_file(&*file, &to, len)?;
                     copied.bytes += len;
                 }
                 Err(error) => return Err(OfflineError::from(error).into()),
@@ -289,7 +250,7 @@ impl Target {
 
     /// Copies a store beside its server.
     fn copy_beside(&self, from: &Path, ask: &mut Ask<'_>) -> Result<BackedUp, BackupError> {
-        let disk = &*self.host.disk;
+        let disk = &*self.target.host.disk;
         let mut copied = BackedUp::default();
         let mut slugs: Vec<Slug> = Vec::new();
         let all = experiments_dir(from);
@@ -299,7 +260,7 @@ impl Target {
         slugs.sort();
         for slug in slugs {
             let dir = experiment_dir(from, &slug);
-            let to = experiment_dir(&self.dir, &slug);
+            let to = experiment_dir(&self.target.dir, &slug);
             loop {
                 let life = life(disk, &dir)?;
                 if life.is_none() {
@@ -330,7 +291,7 @@ impl Target {
         ask: &mut Ask<'_>,
         copied: &mut BackedUp,
     ) -> Result<(), BackupError> {
-        let disk = &*self.host.disk;
+        let disk = &*self.target.host.disk;
         let server = |why| BackupError::Server {
             slug: slug.clone(),
             why,
@@ -341,7 +302,9 @@ impl Target {
                 continue;
             }
             let path = dir.join(&segment.file_name);
-            if self.copy_outline(&path, to, copied)? {
+            if self.copy_outline(&path, to, copied)?
+                || self.is_elsewhere(dir, &segment.file_name, segment.bytes, copied)?
+            {
                 continue;
             }
             let file = match wait_for(disk, &path, segment.bytes) {
@@ -365,7 +328,8 @@ impl Target {
                     return Err(OfflineError::from(error).into());
                 }
             };
-            self.copy_file(&*file, &to.join(&segment.file_name), segment.bytes)?;
+            self.target
+                .copy_file(&*file, &to.join(&segment.file_name), segment.bytes)?;
             copied.segments += 1;
             copied.bytes += segment.bytes;
         }
@@ -374,17 +338,32 @@ impl Target {
 
     /// Copies the outline of a segment whose bytes are in an archive alone to the folder `to`; says whether it
     /// is one.
-    fn copy_outline(&self, path: &Path, to: &Path, copied: &mut BackedUp) -> io::Result<bool> {
-        let disk = &*self.host.disk;
+    fn copy_outline(
+        &self,
+        path: &Path,
+        to: &Path,
+        copied: &mut BackedUp,
+    ) -> Result<bool, BackupError> {
+        let disk = &*self.target.host.disk;
         let outline = match Here::find(disk, path) {
             Ok(Here::Outline(outline)) => outline,
             Ok(Here::File(_)) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        if self.elsewhere.is_some() {
+            if !self.is_elsewhere(&parent(path), &file_name, outline.len, copied)? {
+                let path = path.display();
+                copied.findings.push(format!(
+                    "{path}: it isn't in the archive as it was: left out"
+                ));
+            }
+            return Ok(true);
+        }
         let name = outline_path(path);
         let to = to.join(name.file_name().unwrap_or_default());
-        write_new(disk, &to, &outline.encode())?;
+        self.target.write(&to, &outline.encode())?;
         copied.archived_segments += 1;
         Ok(true)
     }
@@ -392,11 +371,11 @@ impl Target {
     /// What lies beside an experiment's segments; later than those, so that what was dropped meanwhile is
     /// known to be.
     fn copy_definition(&self, dir: &Path, copied: &mut BackedUp) -> Result<(), BackupError> {
-        let disk = &*self.host.disk;
-        let to = self.experiment_of(dir);
+        let disk = &*self.target.host.disk;
+        let to = self.target.experiment_of(dir);
         for name in [DROPPED_FILE, DEFINITION_FILE] {
             match read_small(disk, &dir.join(name), SMALL_FILE_MAX) {
-                Ok(bytes) => write_new(disk, &to.join(name), &bytes)?,
+                Ok(bytes) => self.target.write(&to.join(name), &bytes)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(naming(&dir.join(name))(error).into()),
             }
@@ -408,51 +387,42 @@ impl Target {
         Ok(())
     }
 
-    /// Makes the rest of a store, which is one once it has its `FORMAT`; then gives it its name.
-    fn finish(&self, from: &Path, to: &Path, store_id: u64) -> Result<(), BackupError> {
-        let (host, disk) = (&self.host, &*self.host.disk);
+    fn copy_keys(&self, from: &Path) -> Result<(), BackupError> {
         let keys = from.join(KEYS_FILE);
-        match read_small(disk, &keys, SMALL_FILE_MAX) {
-            Ok(bytes) => write_new(disk, &self.dir.join(KEYS_FILE), &bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(naming(&keys)(error).into()),
+        match read_small(&*self.target.host.disk, &keys, SMALL_FILE_MAX) {
+            Ok(bytes) => Ok(self
+                .target
+                .write(&self.target.dir.join(KEYS_FILE), &bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(naming(&keys)(error).into()),
         }
-        let options = LocalOptions {
-            store_dir: self.dir.clone(),
-            store_id,
-            durability: Durability::Sync,
-            lap_bytes_max: JOURNAL_BYTES,
-            free_bytes_min: 0,
+    }
+
+    /// Whether a segment needs no copy; then it is noted where it is.
+    fn is_elsewhere(
+        &self,
+        dir: &Path,
+        file_name: &str,
+        bytes: u64,
+        copied: &mut BackedUp,
+    ) -> Result<bool, BackupError> {
+        let Some(elsewhere) = self.elsewhere else {
+            return Ok(false);
         };
-        drop(Parts::open(host, &options, Resume::default())?);
-        for dir in [experiments_dir(&self.dir), journal_dir(&self.dir)] {
-            disk.sync_dir(&dir).map_err(naming(&dir))?;
-        }
-        let format = from.join(FORMAT_FILE);
-        let format = read_small(disk, &format, SMALL_FILE_MAX).map_err(naming(&format))?;
-        replace_file(disk, &self.dir.join(FORMAT_FILE), &format)?;
-        disk.rename(&self.dir, to).map_err(naming(to))?;
-        let above = parent(to);
-        disk.sync_dir(&above).map_err(naming(&above))?;
-        Ok(())
-    }
-
-    fn copy_file(&self, file: &dyn File, to: &Path, len: u64) -> io::Result<()> {
-        let copy = self.host.disk.create(to).map_err(naming(to))?;
-        let mut buffer = vec![0; COPY_BYTES];
-        let mut position = 0;
-        while position < len {
-            let count = (len - position).min(COPY_BYTES as u64) as usize;
-            let piece = buffer.get_mut(..count).unwrap_or_default();
-            read_exact_at(file, piece, position)?;
-            write_all_at(&*copy, piece, position).map_err(naming(to))?;
-            position += count as u64;
-        }
-        copy.sync_data().map_err(naming(to))
-    }
-
-    fn experiment_of(&self, dir: &Path) -> PathBuf {
-        experiments_dir(&self.dir).join(dir.file_name().unwrap_or_default())
+        let Ok(slug) = Slug::parse(&dir.file_name().unwrap_or_default().to_string_lossy()) else {
+            return Ok(false);
+        };
+        let found = elsewhere(dir, file_name, bytes).map_err(BackupError::Elsewhere)?;
+        let Some(crc) = found else {
+            return Ok(false);
+        };
+        copied.elsewhere.push(SegmentElsewhere {
+            slug,
+            file_name: file_name.to_owned(),
+            bytes,
+            crc,
+        });
+        Ok(true)
     }
 }
 
@@ -489,44 +459,4 @@ fn wait_for(disk: &dyn Disk, path: &Path, bytes: u64) -> io::Result<Option<Arc<d
         }
         std::thread::sleep(LOOK_AGAIN);
     }
-}
-
-/// Whether a folder holds what a copy does that was broken off, and nothing else.
-fn is_broken_off(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
-    let ours = [
-        LOCK_FILE,
-        KEYS_FILE,
-        FORMAT_FILE,
-        "FORMAT.tmp",
-        "journal",
-        "experiments",
-        NOTES_DIR,
-    ];
-    let listed = disk.list(dir).map_err(naming(dir))?;
-    Ok(listed
-        .iter()
-        .all(|entry| ours.contains(&entry.name.as_str())))
-}
-
-/// Removes a file, or a folder with all that is in it.
-fn remove(disk: &dyn Disk, path: &Path, is_dir: bool) -> io::Result<()> {
-    if !is_dir {
-        return disk.remove_file(path).map_err(naming(path));
-    }
-    for entry in disk.list(path).map_err(naming(path))? {
-        remove(disk, &path.join(&entry.name), entry.is_dir)?;
-    }
-    disk.remove_dir(path).map_err(naming(path))
-}
-
-fn remove_if_possible(disk: &dyn Disk, dir: &Path) {
-    if let Err(error) = remove(disk, dir, true) {
-        debug!(%error, "what isn't whole stays, and is no store");
-    }
-}
-
-fn write_new(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = disk.create(path).map_err(naming(path))?;
-    write_all_at(&*file, bytes, 0).map_err(naming(path))?;
-    file.sync_data().map_err(naming(path))
 }

@@ -1,5 +1,6 @@
 //! A store, an experiment or a single segment as files, read without a server: beside a running
-//! one, behind a killed one, or from a copy. Nothing here writes, except [`repair`], and [`backup`] to a new folder.
+//! one, behind a killed one, or from a copy. Nothing here writes, except [`repair`], and [`backup`] and
+//! `restore` to a new folder.
 //!
 //! What a killed or running server has acknowledged may be in its journal only; it is laid over
 //! the segments' bytes in memory.
@@ -10,7 +11,10 @@ pub mod export;
 pub mod repair;
 pub mod replay;
 pub mod report;
+#[cfg(feature = "archive")]
+pub mod restore;
 pub mod source;
+pub mod target;
 pub mod verify;
 mod wanted;
 

@@ -58,7 +58,7 @@ pub enum Stopped {
     #[error(
         "shard {shard}: this node is new, or was away for longer than the stream keeps messages: it is behind \
          message {placed}, and what comes next was written behind message {kept}; begin with a copy of another \
-         node's folder: run `trialog backup` there, and start this node on the copy"
+         node's folder: run `trialog backup` there, and start this node on the copy (or `trialog restore` one of its archive)"
     )]
     Behind {
         /// The shard.

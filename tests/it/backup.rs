@@ -13,6 +13,7 @@ use trialog::fs::sim::{Crash, Failure, Fault, Op};
 use trialog::fs::{Access, write_all_at};
 use trialog::model::{LogId, Slug};
 use trialog::offline::backup::{BackedUp, BackupError, DurableSegment, backup};
+use trialog::offline::target::TargetError;
 use trialog::offline::verify::verify;
 
 use crate::faults::disk::Tmpfs;
@@ -239,7 +240,13 @@ fn killed() -> Rig {
 }
 
 fn copy(rig: &Rig) -> Result<BackedUp, BackupError> {
-    backup(&rig.machine.host(), STORE.as_ref(), "/copy".as_ref(), None)
+    backup(
+        &rig.machine.host(),
+        STORE.as_ref(),
+        "/copy".as_ref(),
+        None,
+        None,
+    )
 }
 
 #[test]
@@ -354,11 +361,23 @@ fn what_is_in_the_way_is_left_alone() {
     let disk = rig.machine.host().disk;
     disk.create_dir("/copy.unfinished".as_ref()).unwrap();
     disk.create("/copy.unfinished/mine".as_ref()).unwrap();
-    assert!(matches!(copy(&rig), Err(BackupError::InTheWay(_))));
+    assert!(matches!(
+        copy(&rig),
+        Err(BackupError::Target(TargetError::InTheWay(_)))
+    ));
     disk.remove_file("/copy.unfinished/mine".as_ref()).unwrap();
     assert!(copy(&rig).is_ok());
-    assert!(matches!(copy(&rig), Err(BackupError::Exists(_))));
-    let none = backup(&rig.machine.host(), "/".as_ref(), "/other".as_ref(), None);
+    assert!(matches!(
+        copy(&rig),
+        Err(BackupError::Target(TargetError::Exists(_)))
+    ));
+    let none = backup(
+        &rig.machine.host(),
+        "/".as_ref(),
+        "/other".as_ref(),
+        None,
+        None,
+    );
     assert!(matches!(none, Err(BackupError::NotAStore(_))));
 }
 
@@ -396,6 +415,7 @@ fn beside_a_server_each_segment_is_cut_where_that_says_it_is_durable() {
         STORE.as_ref(),
         "/copy".as_ref(),
         Some(&mut ask),
+        None,
     );
     assert_eq!(copied.unwrap().segments, told.len() as u64);
     let report = verify(disk.clone(), "/copy".as_ref()).unwrap();

@@ -42,10 +42,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "offline",
         &[
+            // Behind a feature.
+            "archive",
             "entry_json",
             "experiment",
             "fs",
             "journal",
+            "json_file",
             "log",
             "model",
             "stats",
