@@ -140,6 +140,11 @@ fn advice(is_of_object: bool, error: &StoreError) -> &'static str {
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
             "the credentials in the environment aren't accepted for it: "
         }
+        // A folder needs none.
+        StoreError::Generic {
+            store: "LocalFileSystem",
+            ..
+        } => "",
         _ if !has_credentials() => {
             "no credentials are set in the environment (as AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS \
              or AZURE_STORAGE_ACCOUNT_KEY are), so those of the machine were asked for: "
@@ -162,7 +167,14 @@ fn has_credentials() -> bool {
         let is_ours = ["AWS_", "GOOGLE_", "AZURE_"]
             .iter()
             .any(|begin| name.starts_with(begin));
-        let words = ["KEY", "TOKEN", "CREDENTIALS", "SECRET", "SKIP_SIGNATURE"];
+        let words = [
+            "KEY",
+            "TOKEN",
+            "CREDENTIALS",
+            "SECRET",
+            "SERVICE_ACCOUNT",
+            "SKIP_SIGNATURE",
+        ];
         is_ours && words.iter().any(|word| name.contains(word))
     };
     std::env::vars_os().any(|(name, _)| name.to_str().is_some_and(is_one))

@@ -101,7 +101,7 @@ pub enum BackupError {
     #[error(transparent)]
     Source(#[from] OfflineError),
     /// The disk failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 

@@ -69,7 +69,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Target(#[from] TargetError),
     /// A disk or the archive failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 

@@ -34,7 +34,7 @@ pub enum TargetError {
     #[error("{0} is in the way, and nothing that was broken off: remove it")]
     InTheWay(PathBuf),
     /// The disk failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 

@@ -13,7 +13,7 @@
 //! 1. **Plan** ([`plan`]). What waits is checked against the logs as they are *at this position*: variants,
 //!    idempotency keys, definitions. What can be done gets ids behind each log's last one, and makes one message.
 //!    Nothing is staged.
-//! 2. **Publish**, all shards of a node together ([`rounds`]). The message names the shard's last message, as this node knows it, and the stream takes it only
+//! 2. **Publish**, all shards of a node together (`rounds`). The message names the shard's last message, as this node knows it, and the stream takes it only
 //!    if that is still the last one (`Nats-Expected-Last-Subject-Sequence`). When a quorum has it, it stands.
 //! 3. **Settle**. Without a clear acknowledgement (a refusal, a timeout, a connection that broke) the task looks
 //!    what stands right behind its position. Its own message: that one was acknowledged. Another one: its own
@@ -23,7 +23,7 @@
 //! 4. **Place** ([`place()`](place::place)). Each experiment's actor, the only writer of its log, stages the
 //!    entries with the ids that they have, and commits them by the local journal. Then the requests are answered.
 //! 5. **Follow**. What other nodes have published is placed in the same way: as the stream tells it by itself
-//!    ([`announced`]), or asked for where that has a gap, and now and then. Requests of this node are planned before
+//!    (`announced`), or asked for where that has a gap, and now and then. Requests of this node are planned before
 //!    that, or constant traffic of others would keep them waiting.
 //!
 //! After a crash a node goes on from a note of how far it is ([`notes`]). The note may lag, so messages are placed
