@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::proxy::Mode;
 use crate::server::{Answer, Server, arg};
-use crate::{Rig, SMALL, Scene, load, segments, wait_until, wait_until_archived};
+use crate::{Rig, SMALL, Scene, load, metric, segments, wait_until, wait_until_archived};
 
 const GO: [&str; 4] = ["--segment-bytes", SMALL, "--archive-local-bytes", "0"];
 /// Of the queries that are to be answered alike.
@@ -402,6 +402,10 @@ fn what_is_missing_or_damaged_in_the_archive_is_told_and_heals() {
     let folder = PathBuf::from(rig.url.strip_prefix("file://").unwrap());
     let aside = folder.with_extension("aside");
     let server = rig.serve(&GO);
+    // Its first look may send what is missing there, and so make a folder that has something.
+    wait_until("the first look at the archive is over", &server, || {
+        metric(&server, "local_bytes") > 0
+    });
     fs::rename(&folder, &aside).unwrap();
     let old = format!("/log/{}", all_ids[0]);
     let answer = get(&server, &old);
