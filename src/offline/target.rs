@@ -17,7 +17,8 @@ use crate::model::Durability;
 pub const KEYS_FILE: &str = "keys.json";
 /// What a store that isn't whole has behind its name.
 const UNFINISHED: &str = ".unfinished";
-const COPY_BYTES: usize = 1 << 20;
+/// One request where it is read from an archive.
+const COPY_BYTES: usize = 8 << 20;
 /// Its journal is empty.
 const JOURNAL_BYTES: u64 = 1 << 20;
 
@@ -135,7 +136,7 @@ impl Target {
     /// Writes the first `len` bytes of a file to `to`, and syncs them; gives their CRC-32.
     pub fn copy_file(&self, file: &dyn File, to: &Path, len: u64) -> io::Result<u32> {
         let copy = self.host.disk.create(to).map_err(naming(to))?;
-        let mut buffer = vec![0; COPY_BYTES];
+        let mut buffer = vec![0; len.min(COPY_BYTES as u64) as usize];
         let (mut position, mut crc) = (0, Hasher::new());
         while position < len {
             let count = (len - position).min(COPY_BYTES as u64) as usize;
