@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -16,14 +16,15 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
 
 use super::error::ArchiveError;
+use super::layout::LogName;
 use super::mark::Mark;
 use super::store::{Archive, Object, PART_BYTES};
 use crate::experiment::definition::DefinitionFile;
-use crate::experiment::folder::{LOCK_FILE, experiment_dir};
+use crate::experiment::folder::LOCK_FILE;
 use crate::fs::{Access, Disk, read_exact_at};
 use crate::json_file;
+use crate::log::archived::ArchivedSegment;
 use crate::log::segment::SEGMENT_SUFFIX;
-use crate::model::Slug;
 
 /// The folder of a store's copies, beside its experiments. No slug begins so.
 pub const COPIES: &str = "_copies";
@@ -47,7 +48,7 @@ pub struct List {
     /// Files that lie beside the list.
     pub files: Vec<ListedFile>,
     /// Segments of the archive.
-    pub segments: Vec<ListedSegment>,
+    pub segments: Vec<ArchivedSegment>,
 }
 
 /// A file of the store's folder.
@@ -61,50 +62,16 @@ pub struct ListedFile {
     pub crc: String,
 }
 
-/// A segment that is in the archive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedSegment {
-    /// The experiment.
-    pub experiment: String,
-    /// Which life of it.
-    pub incarnation: String,
-    /// The name of its file.
-    pub file: String,
-    /// Its length.
-    pub bytes: u64,
-    /// The CRC-32 of all of it, 8 hexadecimal digits.
-    pub crc: String,
-}
-
-/// A segment that a copy needs and the archive [has](Copies::has).
-#[derive(Debug)]
-pub struct Archived {
-    /// Of which experiment.
-    pub slug: Slug,
-    /// The name of its file.
-    pub file_name: String,
-    /// Its length.
-    pub bytes: u64,
-    /// The CRC-32 of all of it, 8 hexadecimal digits.
-    pub crc: String,
-}
-
 /// The place of one store's copies.
 pub struct Copies {
     archive: Archive,
     runtime: Runtime,
-    store_id: String,
+    store_id: u64,
     folder: Path,
     /// What was archived when it was opened.
     objects: BTreeMap<Path, Object>,
-    /// Of the experiment that was looked at last.
-    looked_at: RefCell<Option<LookedAt>>,
-}
-
-struct LookedAt {
-    dir: PathBuf,
-    incarnation: String,
-    mark: Mark,
+    /// The log that was looked at last, with its keeper's mark.
+    looked_at: RefCell<Option<(LogName, Mark)>>,
 }
 
 impl Copies {
@@ -113,8 +80,7 @@ impl Copies {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ArchiveError::Threads)?;
         let archive = Archive::open(address)?;
-        let store_id = format!("{store_id:016x}");
-        let folder = archive.prefix.clone().join(store_id.as_str());
+        let folder = archive.prefix.clone().join(format!("{store_id:016x}"));
         let listed = runtime.block_on(archive.list(&folder))?;
         let objects = listed.into_iter();
         Ok(Self {
@@ -129,38 +95,52 @@ impl Copies {
         })
     }
 
-    /// The CRC-32 of a segment of the experiment in `dir`, if it is whole in the archive: its keeper has read it back,
-    /// and it is as it was then.
-    pub fn has(
+    /// A segment of the experiment in `dir`, if it is whole in the archive: its keeper has read it back, and it is as it
+    /// was then.
+    pub fn find(
         &self,
         disk: &dyn Disk,
         dir: &FilePath,
         file_name: &str,
         bytes: u64,
-    ) -> Result<Option<String>, ArchiveError> {
-        let mut looked_at = self.looked_at.borrow_mut();
-        if looked_at.as_ref().is_none_or(|before| before.dir != dir) {
-            *looked_at = LookedAt::read(disk, dir);
-        }
-        let Some(LookedAt {
-            incarnation, mark, ..
-        }) = &*looked_at
-        else {
+    ) -> Result<Option<ArchivedSegment>, ArchiveError> {
+        // Each time: the experiment may have been deleted and made again.
+        let Ok(definition) = DefinitionFile::read(disk, dir) else {
             return Ok(None);
+        };
+        let Ok(incarnation) = definition.incarnation() else {
+            return Ok(None);
+        };
+        let name = LogName {
+            store_id: self.store_id,
+            slug: definition.slug,
+            incarnation,
+        };
+        let mut looked_at = self.looked_at.borrow_mut();
+        let (name, mark) = match looked_at.take() {
+            Some((before, mark)) if before == name => looked_at.insert((before, mark)),
+            _ => {
+                let mark = Mark::read(disk, dir, incarnation);
+                looked_at.insert((name, mark))
+            }
         };
         let Some(seen) = mark.seen(file_name).filter(|seen| seen.bytes == bytes) else {
             return Ok(None);
         };
-        let slug = dir.file_name().unwrap_or_default().to_string_lossy();
-        let path = self.folder.clone().join(&*slug);
-        let path = path.join(incarnation.as_str()).join(file_name);
+        let path = name.folder(&self.archive.prefix).join(file_name);
         let object = match self.objects.get(&path) {
             Some(object) => Some(object.clone()),
             // It may have been archived since.
             None => self.runtime.block_on(self.archive.head(&path))?,
         };
         let is_same = |object: &Object| object.len == bytes && object.tag == seen.tag;
-        Ok(object.filter(is_same).map(|_| seen.crc.clone()))
+        Ok(object.filter(is_same).map(|_| ArchivedSegment {
+            experiment: name.slug.to_string(),
+            incarnation: definition.incarnation,
+            file: file_name.to_owned(),
+            bytes,
+            crc: seen.crc.clone(),
+        }))
     }
 
     /// Puts the copy in the folder `dir` there, which lacks segments that are `archived`; says where it is.
@@ -168,25 +148,13 @@ impl Copies {
         &self,
         disk: &dyn Disk,
         dir: &FilePath,
-        archived: &[Archived],
+        archived: &[ArchivedSegment],
         name: &str,
     ) -> Result<String, ArchiveError> {
         let failed = |path: &FilePath, error| ArchiveError::Disk {
             path: path.display().to_string(),
             error,
         };
-        let mut segments = Vec::with_capacity(archived.len());
-        for segment in archived {
-            let of = experiment_dir(dir, &segment.slug);
-            let definition = DefinitionFile::read(disk, &of).map_err(|error| failed(&of, error))?;
-            segments.push(ListedSegment {
-                experiment: segment.slug.to_string(),
-                incarnation: definition.incarnation,
-                file: segment.file_name.clone(),
-                bytes: segment.bytes,
-                crc: segment.crc.clone(),
-            });
-        }
         let mut paths = Vec::new();
         collect(disk, dir, "", &mut paths).map_err(|error| failed(dir, error))?;
         let folder = self.folder.clone().join(COPIES).join(name);
@@ -199,9 +167,9 @@ impl Copies {
         }
         let list = List {
             format: FORMAT,
-            store_id: self.store_id.clone(),
+            store_id: format!("{:016x}", self.store_id),
             files,
-            segments,
+            segments: archived.to_vec(),
         };
         let bytes =
             json_file::encode(&list).map_err(|error| failed(dir, io::Error::other(error)))?;
@@ -249,19 +217,23 @@ impl Copies {
             parts.complete().await
         };
         self.runtime.block_on(sent)?;
-        Ok((len, crc.finalize()))
+        let crc = crc.finalize();
+        match self.runtime.block_on(self.crc_there(to, len))? == crc {
+            true => Ok((len, crc)),
+            false => Err(ArchiveError::NotAsSent {
+                place: self.archive.place(to),
+            }),
+        }
     }
-}
 
-impl LookedAt {
-    fn read(disk: &dyn Disk, dir: &FilePath) -> Option<Self> {
-        let definition = DefinitionFile::read(disk, dir).ok()?;
-        let number = u64::from_str_radix(&definition.incarnation, 16).ok()?;
-        Some(Self {
-            dir: dir.to_path_buf(),
-            mark: Mark::read(disk, dir, number),
-            incarnation: definition.incarnation,
-        })
+    /// The CRC-32 of the first `len` bytes of an object, read back.
+    async fn crc_there(&self, path: &Path, len: u64) -> Result<u32, ArchiveError> {
+        let mut crc = Hasher::new();
+        for begin in (0..len).step_by(PART_BYTES as usize) {
+            let end = len.min(begin + PART_BYTES);
+            crc.update(&self.archive.read(path, begin..end).await?);
+        }
+        Ok(crc.finalize())
     }
 }
 

@@ -98,7 +98,7 @@ fn into_archive(
     address: &str,
     ask: Option<&mut Ask<'_>>,
 ) -> Result<(String, BackedUp)> {
-    use crate::archive::copies::{Archived, Copies};
+    use crate::archive::copies::Copies;
     use crate::experiment::folder::read_store_id;
     use crate::offline::target::Passing;
 
@@ -108,7 +108,7 @@ fn into_archive(
         store_id.with_context(|| format!("{} is not a trialog store", from.display()))?;
     let copies = Copies::open(address, store_id).with_context(none)?;
     let elsewhere = |dir: &Path, file_name: &str, bytes: u64| {
-        let found = copies.has(&*host.disk, dir, file_name, bytes);
+        let found = copies.find(&*host.disk, dir, file_name, bytes);
         found.map_err(|error| error.to_string())
     };
     let passing = Passing::begin(host, from).with_context(none)?;
@@ -116,14 +116,7 @@ fn into_archive(
     let name = jiff::Timestamp::now()
         .strftime("%Y%m%dT%H%M%S.%3fZ")
         .to_string();
-    let archived = copied.elsewhere.iter().map(|segment| Archived {
-        slug: segment.slug.clone(),
-        file_name: segment.file_name.clone(),
-        bytes: segment.bytes,
-        crc: segment.crc.clone(),
-    });
-    let archived: Vec<_> = archived.collect();
-    let put = copies.put(&*host.disk, passing.dir(), &archived, &name);
+    let put = copies.put(&*host.disk, passing.dir(), &copied.elsewhere, &name);
     Ok((put.with_context(none)?, copied))
 }
 

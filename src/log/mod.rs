@@ -3,6 +3,7 @@
 //!
 //! The bytes are described in [`mod@format`].
 
+pub mod archived;
 mod block_reader;
 mod closed;
 pub mod cursor;

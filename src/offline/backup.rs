@@ -17,6 +17,7 @@ use crate::experiment::folder::{
     FORMAT_FILE, LOCK_FILE, NODE_FILE, NOTES_DIR, experiment_dir, experiments_dir, read_store_id,
 };
 use crate::fs::{Access, Disk, File, Host, naming, parent, read_small};
+use crate::log::archived::ArchivedSegment;
 use crate::log::dropped::{DROPPED_FILE, was_dropped};
 use crate::log::outline::{Here, outline_path};
 use crate::log::reader::SegmentError;
@@ -40,9 +41,8 @@ pub struct DurableSegment {
 /// What asks a server for the segments of an experiment, in log order.
 pub type Ask<'a> = dyn FnMut(&Slug) -> Result<Vec<DurableSegment>, String> + 'a;
 
-/// Which segments of an experiment's folder need no copy, by name and length, since they are whole elsewhere: says
-/// their CRC-32, 8 hexadecimal digits.
-pub type Elsewhere<'a> = dyn Fn(&Path, &str, u64) -> Result<Option<String>, String> + 'a;
+/// Finds a segment of an experiment's folder, by name and length, in an archive: then it needs no copy.
+pub type Elsewhere<'a> = dyn Fn(&Path, &str, u64) -> Result<Option<ArchivedSegment>, String> + 'a;
 
 /// What was copied.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -55,23 +55,10 @@ pub struct BackedUp {
     pub bytes: u64,
     /// Segments whose bytes are in an archive alone: the copy has their outlines, and reads there, too.
     pub archived_segments: u64,
-    /// Segments that are elsewhere, and were not copied.
-    pub elsewhere: Vec<SegmentElsewhere>,
+    /// Segments that belong to it and were not copied.
+    pub elsewhere: Vec<ArchivedSegment>,
     /// What isn't as it should be: it was copied as it is, or left out.
     pub findings: Vec<String>,
-}
-
-/// A segment that isn't in a copy and belongs to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SegmentElsewhere {
-    /// Of which experiment.
-    pub slug: Slug,
-    /// The name of its file.
-    pub file_name: String,
-    /// Its length.
-    pub bytes: u64,
-    /// The CRC-32 of all of it, 8 hexadecimal digits.
-    pub crc: String,
 }
 
 /// Why there is no copy.
@@ -94,7 +81,7 @@ pub enum BackupError {
         /// What it said, or didn't.
         why: String,
     },
-    /// Nobody knows whether a segment is elsewhere.
+    /// A segment isn't where it should be, or nobody knows whether it is.
     #[error("{0}")]
     Elsewhere(String),
     /// The store can't be read.
@@ -354,10 +341,11 @@ impl Copying<'_> {
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         if self.elsewhere.is_some() {
             if !self.is_elsewhere(&parent(path), &file_name, outline.len, copied)? {
-                let path = path.display();
-                copied.findings.push(format!(
-                    "{path}: it isn't in the archive as it was: left out"
-                ));
+                // A copy without it would have a hole, and be the newest one.
+                return Err(BackupError::Elsewhere(format!(
+                    "{}: its bytes are in an archive alone, and in this one it isn't as it was uploaded",
+                    path.display()
+                )));
             }
             return Ok(true);
         }
@@ -409,20 +397,10 @@ impl Copying<'_> {
         let Some(elsewhere) = self.elsewhere else {
             return Ok(false);
         };
-        let Ok(slug) = Slug::parse(&dir.file_name().unwrap_or_default().to_string_lossy()) else {
-            return Ok(false);
-        };
         let found = elsewhere(dir, file_name, bytes).map_err(BackupError::Elsewhere)?;
-        let Some(crc) = found else {
-            return Ok(false);
-        };
-        copied.elsewhere.push(SegmentElsewhere {
-            slug,
-            file_name: file_name.to_owned(),
-            bytes,
-            crc,
-        });
-        Ok(true)
+        let is_found = found.is_some();
+        copied.elsewhere.extend(found);
+        Ok(is_found)
     }
 }
 

@@ -5,10 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::target::{Target, TargetError};
-use crate::archive::copies::{COPIES, FORMAT, LIST, List, ListedFile, ListedSegment, object_name};
+use crate::archive::copies::{COPIES, FORMAT, LIST, List, ListedFile, object_name};
 use crate::experiment::folder::{FORMAT_FILE, experiment_dir};
 use crate::fs::{Access, Disk, Host, naming, parent, read_small};
 use crate::json_file::{self, JsonFileError};
+use crate::log::archived::ArchivedSegment;
+use crate::log::segment::SEGMENT_SUFFIX;
 use crate::model::Slug;
 
 const LIST_LEN_MAX: u64 = 1 << 30;
@@ -174,8 +176,7 @@ impl Restoring<'_> {
             }
             self.copy_file(file)?;
             restored.bytes += file.bytes;
-            restored.segments +=
-                u64::from(object_name(&file.path) != format!("files/{}", file.path));
+            restored.segments += u64::from(file.path.ends_with(SEGMENT_SUFFIX));
         }
         for segment in &list.segments {
             self.copy_segment(segment)?;
@@ -221,8 +222,8 @@ impl Restoring<'_> {
         self.copy(&place, &to, file.bytes, &file.crc)
     }
 
-    fn copy_segment(&mut self, segment: &ListedSegment) -> Result<(), RestoreError> {
-        let ListedSegment {
+    fn copy_segment(&mut self, segment: &ArchivedSegment) -> Result<(), RestoreError> {
+        let ArchivedSegment {
             experiment,
             incarnation,
             file,

@@ -180,3 +180,31 @@ fn what_of_a_copy_is_missing_or_changed_is_told_and_nothing_is_restored() {
         "{output:?}"
     );
 }
+
+#[test]
+fn there_is_no_copy_with_a_hole() {
+    let rig = Rig::in_folder();
+    let server = rig.serve(&["--segment-bytes", SMALL]);
+    send(&server, 0, ENTRIES, 1000, alternating);
+    wait_until_archived(&server);
+    let archived = rig.archived_files().swap_remove(1);
+    server.stop();
+    let server = rig.serve(&["--segment-bytes", SMALL, "--archive-local-bytes", "0"]);
+    wait_until_let_go(&server);
+    let aside = archived.with_extension("aside");
+    fs::rename(&archived, &aside).unwrap();
+    for server in [Some(server), None] {
+        let output = backup(&rig, server.as_ref(), &rig.store());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(
+            words(&output).contains("are in an archive alone"),
+            "{output:?}"
+        );
+        assert!(copies(&rig).is_empty());
+        server.map(Server::stop);
+    }
+    fs::rename(&aside, &archived).unwrap();
+    let output = backup(&rig, None, &rig.store());
+    assert!(output.status.success(), "{output:?}");
+    assert!(!copies(&rig).is_empty());
+}
